@@ -1,0 +1,81 @@
+"""What was observed of the hosts, as translate() and the statuses need it: state, reason, since, until, address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from aoai_operator.core.names import EndpointKey, HostKey
+
+
+class State(StrEnum):
+    """The state of a host, as `status.endpoints[].state` shows it."""
+
+    HEALTHY = "Healthy"
+    THROTTLED = "Throttled"
+    UNHEALTHY = "Unhealthy"
+    DRAINING = "Draining"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """Why a host is in its state; stable words, documented one by one in the runbook."""
+
+    OK = "Ok"
+    NOT_PROBED = "NotProbed"
+    DRAIN = "Drain"
+    RETRY_AFTER = "RetryAfter"
+    AUTH = "Auth"
+    DNS = "Dns"
+    CONNECT = "Connect"
+    TLS = "Tls"
+    TIMEOUT = "Timeout"
+    DEPLOYMENT_MISSING = "DeploymentMissing"
+    STATUS = "Status"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """One host's observed state. Times are milliseconds of the Unix epoch.
+
+    Attributes:
+        state: what it is; only `Healthy` and `Unknown` hosts get new requests.
+        reason: why.
+        since: when it entered this state.
+        until: for a throttled host, when its Retry-After ends; otherwise None.
+        ramp: the share of its weight that it may take now, in (0, 1]: below 1 while it comes back from throttling.
+        incarnation: counts the returns from throttling; translate() makes a new Envoy host of each, so that Envoy's
+            own slow start ramps it up.
+        message: one sentence for people; never a secret.
+    """
+
+    state: State = State.UNKNOWN
+    reason: Reason = Reason.NOT_PROBED
+    since: int = 0
+    until: int | None = None
+    ramp: float = 1.0
+    incarnation: int = 0
+    message: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether new requests may go to it."""
+        return self.state in (State.HEALTHY, State.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Everything observed that changes Envoy's resources but not the routing table.
+
+    `addresses` holds the resolved IP addresses of an endpoint's host name, in a stable order; an endpoint whose name
+    never resolved is absent and gets no traffic. Addresses that are IP literals need no entry.
+    """
+
+    hosts: Mapping[HostKey, HostState] = field(default_factory=dict)
+    addresses: Mapping[EndpointKey, tuple[str, ...]] = field(default_factory=dict)
+
+    def host(self, key: HostKey) -> HostState:
+        """Return the state of a host, `Unknown` when nothing was observed yet."""
+        return self.hosts.get(key, HostState())

@@ -1,0 +1,150 @@
+"""The routing table: what compile() makes of a pool and its tenants, and all that translate() needs of them.
+
+One readable, versioned document for each pool; in a cluster it is the ConfigMap `<pool>-routing`. It holds no
+secret, only references to them, and nothing volatile: two compilations of the same resources are equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from aoai_operator.core.envoy.snapshot import content_hash
+from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Endpoint(_Part):
+    """One Azure OpenAI resource: where it is and which credential it wants."""
+
+    name: str
+    scheme: Literal["https", "http"]
+    host: str
+    port: int
+    region: str
+    priority: int
+    drain: bool
+    credential: SecretRef
+    usable: bool = True
+    """False when its credential cannot be read: it is then left out of traffic, and the pool's other endpoints serve."""
+
+
+class Host(_Part):
+    """One deployment of a model behind an endpoint: a host of the model's cluster.
+
+    `weight` is its share within its priority under `Weighted`, in 1..1000.
+    """
+
+    endpoint: str
+    deployment: str
+    priority: int
+    weight: int
+
+
+class Model(_Part):
+    """A model that tenants may ask for, its hosts by priority, and the models that stand in when all of them are out."""
+
+    name: str
+    hosts: tuple[Host, ...]
+    fallbacks: tuple[str, ...] = ()
+
+
+class Tenant(_Part):
+    """A tenant of this pool; `models` empty means all of the pool's."""
+
+    namespace: str
+    name: str
+    models: tuple[str, ...]
+    api_keys: tuple[SecretRef, ...]
+
+    @property
+    def key(self) -> str:
+        """Its text "namespace/name"."""
+        return f"{self.namespace}/{self.name}"
+
+
+class Failover(_Part):
+    """Failover within a request. `per_try_timeout_ms`: to the response headers of one attempt."""
+
+    attempts: int
+    per_try_timeout_ms: int
+    retry_statuses: tuple[int, ...]
+    retry_connect: bool
+    retry_timeout: bool
+
+
+class Throttling(_Part):
+    """How a Retry-After is honoured; times in milliseconds."""
+
+    honor_retry_after: bool
+    max_retry_after_ms: int
+    ramp_up_ms: int
+
+
+class Health(_Part):
+    """Active probes; times in milliseconds. `probe` None: only the traffic tells."""
+
+    probe: Literal["Models", "Deployment"] | None
+    interval_ms: int
+    timeout_ms: int
+    unhealthy_after: int
+    healthy_after: int
+
+
+class Timeouts(_Part):
+    """Milliseconds: a whole request, silence on a stream, a TCP and TLS connection."""
+
+    request_ms: int
+    idle_ms: int
+    connect_ms: int
+
+
+class RoutingTable(_Part):
+    """All that proxies need to serve one pool."""
+
+    namespace: str
+    name: str
+    gateway: str
+    hostnames: tuple[str, ...]
+    strategy: Literal["Headroom", "Weighted", "LeastRequest"]
+    auth_required: bool
+    max_request_bytes: int
+    max_concurrent_requests: int
+    failover: Failover
+    throttling: Throttling
+    health: Health
+    timeouts: Timeouts
+    endpoints: tuple[Endpoint, ...]
+    models: tuple[Model, ...]
+    tenants: tuple[Tenant, ...]
+
+    @property
+    def key(self) -> PoolKey:
+        """The pool's key."""
+        return PoolKey(self.namespace, self.name)
+
+    @property
+    def revision(self) -> str:
+        """The content hash: equal tables have equal revisions, whoever compiled them."""
+        return content_hash(self.model_dump(mode="json"))
+
+    def endpoint(self, name: str) -> Endpoint:
+        """Return the endpoint of that name; KeyError when there is none."""
+        for endpoint in self.endpoints:
+            if endpoint.name == name:
+                return endpoint
+        raise KeyError(name)
+
+    def endpoint_key(self, name: str) -> EndpointKey:
+        """Return the key of one of its endpoints."""
+        return EndpointKey(self.key, name)
+
+    def host_keys(self) -> tuple[HostKey, ...]:
+        """Return every host once, in the table's order, however many models it serves."""
+        return tuple(
+            dict.fromkeys(HostKey(self.key, h.endpoint, h.deployment) for m in self.models for h in m.hosts)
+        )
