@@ -1,0 +1,11 @@
+"""RoutingTable -> Envoy resources: a pure function, translate().
+
+`translate(tables, secrets, overrides, settings) -> Snapshot`, where
+- listeners.py  one HTTP listener a gateway: who are you (api_key_auth), our one Lua, the router
+- extensions.py the two filters that change often, by ECDS: the tenants' keys, and the Lua with its data
+- routes.py     address -> pool -> model -> cluster, with the pool's retries and time-outs
+- clusters.py   one cluster for each pool x model: balancing, credentials by endpoint, names rewritten for each attempt
+- endpoints.py  one host for each deployment: address, priority, health, ramp (all that changes by the second)
+- secrets.py    the endpoints' keys, by SDS
+- bootstrap.py  the static file an Envoy starts from: where the control plane is
+"""
