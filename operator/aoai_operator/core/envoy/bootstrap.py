@@ -1,0 +1,138 @@
+"""The static file that an Envoy starts from: who it is, where its control plane is, and what it may use.
+
+Everything else (listeners, routes, clusters, keys) comes by ADS. The same bootstrap serves a child process of
+`aoai-operator local` and an Envoy that runs elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aoai_operator.core.envoy.snapshot import Json
+
+CONTROL_PLANE = "control-plane"
+"""The static cluster that carries ADS and the access log (ALS)."""
+
+_TYPES = "type.googleapis.com/"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A TCP address."""
+
+    host: str
+    port: int
+
+    def to_envoy(self) -> Json:
+        """Return it as an `envoy.config.core.v3.Address`."""
+        return {"socket_address": {"address": self.host, "port_value": self.port}}
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket; the mode of its directory decides who may connect."""
+
+    path: str
+
+    def to_envoy(self) -> Json:
+        """Return it as an `envoy.config.core.v3.Address`."""
+        return {"pipe": {"path": self.path}}
+
+
+Address = TcpAddress | UnixAddress
+
+
+def bootstrap(
+    *,
+    node_id: str,
+    gateway: str,
+    control_plane: Address,
+    admin: Address,
+    max_connections: int = 50_000,
+    max_heap_bytes: int | None = None,
+) -> Json:
+    """Return the bootstrap of one Envoy, as the proto3 JSON of `envoy.config.bootstrap.v3.Bootstrap`.
+
+    Args:
+        node_id: the name of this Envoy among the gateway's.
+        gateway: the gateway that it belongs to; the control plane reads it as `node.cluster`.
+        control_plane: where ADS and ALS are served, over HTTP/2.
+        admin: where Envoy's admin interface listens; it has no authentication, so loopback or a private Unix socket.
+        max_connections: downstream connections above which new ones are refused.
+        max_heap_bytes: the memory at which Envoy refuses new requests instead of growing; None for no such bound.
+    """
+    return {
+        "node": {"id": node_id, "cluster": gateway},
+        "admin": {"address": admin.to_envoy()},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE}}],
+            },
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "cds_config": {"ads": {}, "resource_api_version": "V3"},
+        },
+        "static_resources": {"clusters": [_control_plane_cluster(control_plane)]},
+        "overload_manager": _overload_manager(max_connections, max_heap_bytes),
+        # Most of a cluster's statistics are never touched; made on first use, they cost nothing.
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
+    }
+
+
+def _control_plane_cluster(address: Address) -> Json:
+    return {
+        "name": CONTROL_PLANE,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": CONTROL_PLANE,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address.to_envoy()}}]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": _TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        # A control plane that vanished without a FIN must not be waited for: configuration would
+                        # stand still, and nothing would say so.
+                        "connection_keepalive": {"interval": "10s", "timeout": "5s"},
+                    }
+                },
+            }
+        },
+    }
+
+
+def _overload_manager(max_connections: int, max_heap_bytes: int | None) -> Json:
+    monitors: list[Json] = [
+        {
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": _TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3"
+                ".DownstreamConnectionsConfig",
+                "max_active_downstream_connections": max_connections,
+            },
+        }
+    ]
+    if max_heap_bytes is None:
+        return {"resource_monitors": monitors}
+    heap = "envoy.resource_monitors.fixed_heap"
+    monitors.append(
+        {
+            "name": heap,
+            "typed_config": {
+                "@type": _TYPES + "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                "max_heap_size_bytes": max_heap_bytes,
+            },
+        }
+    )
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": monitors,
+        "actions": [
+            {"name": f"envoy.overload_actions.{action}", "triggers": [{"name": heap, "threshold": {"value": share}}]}
+            for action, share in (("shrink_heap", 0.9), ("stop_accepting_requests", 0.95))
+        ],
+    }
