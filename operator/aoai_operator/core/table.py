@@ -30,7 +30,7 @@ class Endpoint(_Part):
     drain: bool
     credential: SecretRef
     usable: bool = True
-    """False when its credential cannot be read: it is then left out of traffic, and the pool's other endpoints serve."""
+    """False when its credential cannot be read: it is then left out of traffic while the others serve."""
 
 
 class Host(_Part):
@@ -46,7 +46,7 @@ class Host(_Part):
 
 
 class Model(_Part):
-    """A model that tenants may ask for, its hosts by priority, and the models that stand in when all of them are out."""
+    """A model that tenants may ask for, its hosts, and the models that stand in when all of them are out."""
 
     name: str
     hosts: tuple[Host, ...]
@@ -145,6 +145,4 @@ class RoutingTable(_Part):
 
     def host_keys(self) -> tuple[HostKey, ...]:
         """Return every host once, in the table's order, however many models it serves."""
-        return tuple(
-            dict.fromkeys(HostKey(self.key, h.endpoint, h.deployment) for m in self.models for h in m.hosts)
-        )
+        return tuple(dict.fromkeys(HostKey(self.key, h.endpoint, h.deployment) for m in self.models for h in m.hosts))

@@ -1,0 +1,190 @@
+"""Clusters: one for each pool x model, with the filters that act on every attempt, retries included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aoai_operator.core.envoy.config import ADS, EXTENSIONS, TYPE, duration, extension, set_header, typed
+from aoai_operator.core.envoy.luadata import source
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.snapshot import Json, Resource
+from aoai_operator.core.envoy.topology import common_deployment, hosts
+from aoai_operator.core.names import cluster_name
+from aoai_operator.core.table import Model, RoutingTable
+
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_POLICIES = "load_balancing_policies."
+_UNLIMITED = 1_000_000
+"""Envoy's own limits of connections and retries are not ours: at 3 retries at once (its default) clients see errors."""
+
+
+def clusters(table: RoutingTable, settings: GatewaySettings) -> Iterator[Resource]:
+    """Yield the cluster of each of the pool's models."""
+    for model in table.models:
+        name = cluster_name(table.key, model.name)
+        yield Resource(name, _cluster(name, table, model, settings), owner=str(table.key))
+
+
+def _cluster(name: str, table: RoutingTable, model: Model, settings: GatewaySettings) -> Json:
+    renames = common_deployment(table, model) is None
+    body: Json = {
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": {**ADS, "initial_fetch_timeout": "5s"}},
+        "connect_timeout": duration(table.timeouts.connect_ms),
+        "load_balancing_policy": {"policies": [{"typed_extension_config": _balancing(table)}]},
+        # A pool that is out must answer so, and not hammer hosts that asked for quiet; a health change counts at once.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": _UNLIMITED,
+                    "max_pending_requests": _UNLIMITED,
+                    "max_requests": table.max_concurrent_requests,
+                    "max_retries": _UNLIMITED,
+                }
+            ]
+        },
+        "outlier_detection": _ejection(),
+        "transport_socket_matches": _transports(settings),
+        "typed_extension_protocol_options": {_HTTP: _protocol(table, model, renames=renames)},
+    }
+    if renames:
+        body["per_connection_buffer_limit_bytes"] = table.max_request_bytes + 65_536
+    return body
+
+
+def _balancing(table: RoutingTable) -> Json:
+    if table.strategy == "LeastRequest":
+        return extension("least_request", _POLICIES + "least_request.v3.LeastRequest", choice_count=2)
+    if table.strategy == "Weighted":
+        return extension("round_robin", _POLICIES + "round_robin.v3.RoundRobin")
+    return extension(
+        "client_side_weighted_round_robin",
+        _POLICIES + "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+        blackout_period="0s",
+        weight_update_period="0.2s",
+        weight_expiration_period="10s",
+    )
+
+
+def _ejection() -> Json:
+    """Return short ejections, which bridge the time until EDS says the same with its exact end.
+
+    One 429 is enough (see `_throttled`); failures of our own side to connect must be five in a row, so that a single
+    reset does not take a region away.
+    """
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_5xx": 1,
+        "enforcing_consecutive_5xx": 100,
+        "consecutive_local_origin_failure": 5,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_local_origin_success_rate": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "interval": "0.1s",
+        "base_ejection_time": "0.5s",
+        "max_ejection_time": "0.5s",
+        "max_ejection_percent": 100,
+    }
+
+
+def _transports(settings: GatewaySettings) -> list[Json]:
+    trust = {"trusted_ca": {"filename": settings.trusted_ca}}
+    tls = extension(
+        "tls",
+        "transport_sockets.tls.v3.UpstreamTlsContext",
+        common_tls_context={"validation_context": trust},
+        auto_host_sni=True,
+        auto_sni_san_validation=True,
+    )
+    plain = extension("plain", "transport_sockets.raw_buffer.v3.RawBuffer")
+    return [
+        {"name": "https", "match": {"scheme": "https"}, "transport_socket": tls},
+        {"name": "http", "match": {"scheme": "http"}, "transport_socket": plain},
+    ]
+
+
+def _protocol(table: RoutingTable, model: Model, *, renames: bool) -> Json:
+    filters = [_from_metadata(table, renames=renames), _credentials(table, model)]
+    if renames:
+        filters.append(_renaming())
+    filters.append(extension("upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"))
+    return typed(
+        "upstreams.http.v3.HttpProtocolOptions",
+        explicit_http_config={"http_protocol_options": {}},
+        common_http_protocol_options={"idle_timeout": "120s"},
+        outlier_detection={"error_matcher": _throttled()},
+        http_filters=filters,
+    )
+
+
+def _throttled() -> Json:
+    """Return the answers that eject a host at once: only a throttled one, as one 500 must not take a region away."""
+    return {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": "429"}}]}}
+
+
+def _from_metadata(table: RoutingTable, *, renames: bool) -> Json:
+    """Give each attempt what is its host's own.
+
+    The endpoint's name travels in `api-key`, where the credential overwrites it: nothing is left to take away again.
+    """
+    request = [{"append": set_header("api-key", "%UPSTREAM_METADATA(aoai:id)%")}]
+    if renames:
+        request.append({"append": set_header("x-aoai-deployment", "%UPSTREAM_METADATA(aoai:deployment)%")})
+    mutations: Json = {"request_mutations": request}
+    if table.strategy == "Headroom":
+        report = (
+            "TEXT application_utilization=%UPSTREAM_METADATA(aoai:used)%,"
+            "rps_fractional=%RESP(x-ratelimit-remaining-tokens)%"
+        )
+        mutations["response_mutations"] = [{"append": set_header("endpoint-load-metrics", report)}]
+    return extension("host", "filters.http.header_mutation.v3.HeaderMutation", mutations=mutations)
+
+
+def _credentials(table: RoutingTable, model: Model) -> Json:
+    names = dict.fromkeys(h.endpoint for h in hosts(table, model))
+    return {
+        "name": "credentials",
+        "typed_config": {
+            "@type": EXTENSIONS + "common.matching.v3.ExtensionWithMatcher",
+            "extension_config": extension("composite", "filters.http.composite.v3.Composite"),
+            "xds_matcher": {
+                "matcher_tree": {
+                    "input": {
+                        "name": "endpoint",
+                        "typed_config": {
+                            "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+                            "header_name": "api-key",
+                        },
+                    },
+                    "exact_match_map": {"map": {n: {"action": _credential(table, n)} for n in names}},
+                }
+            },
+        },
+    }
+
+
+def _credential(table: RoutingTable, endpoint: str) -> Json:
+    generic = extension(
+        "api-key",
+        "http.injected_credentials.generic.v3.Generic",
+        header="api-key",
+        credential={"name": str(table.endpoint_key(endpoint)), "sds_config": ADS},
+    )
+    injector = extension(
+        "credential_injector",
+        "filters.http.credential_injector.v3.CredentialInjector",
+        overwrite=True,
+        credential=generic,
+    )
+    return extension(endpoint, "filters.http.composite.v3.ExecuteFilterAction", typed_config=injector)
+
+
+def _renaming() -> Json:
+    return extension(
+        "rename",
+        "filters.http.lua.v3.Lua",
+        default_source_code={"inline_string": source("json.lua", "upstream.lua")},
+    )

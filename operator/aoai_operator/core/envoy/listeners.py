@@ -1,0 +1,179 @@
+"""The HTTP listener of a gateway. It names what changes (routes, keys, Lua) and holds none of it: it never drains."""
+
+from __future__ import annotations
+
+from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
+from aoai_operator.core.envoy.extensions import KEYS, KEYS_TYPE, LUA, LUA_TYPE
+from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
+from aoai_operator.core.envoy.snapshot import Json, Resource
+
+ANSWERS = "answers"
+"""The access log with one entry for each client request."""
+ATTEMPTS = "attempts"
+"""The access log with one entry for each attempt that failed."""
+
+
+def listener(settings: GatewaySettings) -> Resource:
+    """Return the gateway's listener."""
+    address = {"address": settings.listen_host, "port_value": settings.listen_port}
+    manager = {
+        "name": "http",
+        "typed_config": typed("filters.network.http_connection_manager.v3.HttpConnectionManager", **_manager(settings)),
+    }
+    body: Json = {
+        "name": settings.gateway,
+        "address": {"socket_address": address},
+        "filter_chains": [{"filters": [manager]}],
+    }
+    return Resource(settings.gateway, body)
+
+
+def _manager(settings: GatewaySettings) -> Json:
+    return {
+        "stat_prefix": settings.gateway,
+        "rds": {"route_config_name": settings.gateway, "config_source": ADS},
+        "http_filters": [_delivered(KEYS, KEYS_TYPE), _delivered(LUA, LUA_TYPE), _router()],
+        "early_header_mutation_extensions": [_forget_ours()],
+        "access_log": [_access_log(ANSWERS, flush="0.2s")],
+        "local_reply_config": {"mappers": _local_replies()},
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "gateway"},
+        "common_http_protocol_options": {"max_headers_count": 200},
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "request_headers_timeout": "10s",
+    }
+
+
+def _delivered(name: str, type_url: str) -> Json:
+    """Return an HTTP filter that comes by ECDS; until it has come, Envoy answers 500: closed, not open."""
+    return {
+        "name": name,
+        "config_discovery": {
+            "config_source": {**ADS, "initial_fetch_timeout": "5s"},
+            "type_urls": [type_url],
+        },
+    }
+
+
+def _router() -> Json:
+    failed: Json = {
+        "or_filter": {
+            "filters": [
+                {
+                    "status_code_filter": {
+                        "comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "aoai.attempts"}}
+                    }
+                },
+                {"response_flag_filter": {}},
+            ]
+        }
+    }
+    log = {**_access_log(ATTEMPTS, flush="0.05s", headers=["retry-after-ms", "retry-after"]), "filter": failed}
+    return extension("router", "filters.http.router.v3.Router", suppress_envoy_headers=True, upstream_log=[log])
+
+
+def _forget_ours() -> Json:
+    """Forget `x-aoai-*` headers that a client sent, before any filter could believe them."""
+    ours = {"remove_on_match": {"key_matcher": {"prefix": "x-aoai-"}}}
+    return extension("forget", "http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=[ours])
+
+
+def _access_log(name: str, *, flush: str, headers: list[str] | None = None) -> Json:
+    fields: Json = {
+        "common_config": {
+            "log_name": name,
+            "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL_PLANE}},
+            "transport_api_version": "V3",
+            "buffer_flush_interval": flush,
+            "buffer_size_bytes": 65_536,
+            "custom_tags": [_host_tag("endpoint", "id"), *(_host_tag(k, k) for k in ("deployment", "region"))],
+        }
+    }
+    if headers:
+        fields["additional_response_headers_to_log"] = headers
+    return extension(name, "access_loggers.grpc.v3.HttpGrpcAccessLogConfig", **fields)
+
+
+def _host_tag(tag: str, key: str) -> Json:
+    return {"tag": tag, "metadata": {"kind": {"host": {}}, "metadata_key": {"key": "aoai", "path": [{"key": key}]}}}
+
+
+_REPLIES: tuple[tuple[int, str, str, str], ...] = (
+    (400, "invalid_request_error", "bad_request", "The request is not valid HTTP for this gateway."),
+    (
+        401,
+        "invalid_request_error",
+        "invalid_api_key",
+        "Access denied: the API key belongs to no tenant of this gateway.",
+    ),
+    (403, "permission_error", "forbidden", "This request is not allowed."),
+    (404, "invalid_request_error", "not_found", "Nothing is served at this address."),
+    (408, "server_error", "request_timeout", "The request did not arrive in time."),
+    (
+        413,
+        "invalid_request_error",
+        "request_too_large",
+        "The request is larger than the pool's spec.limits.maxRequestBytes.",
+    ),
+    (426, "invalid_request_error", "upgrade_required", "Use HTTP/1.1 or HTTP/2."),
+    (431, "invalid_request_error", "headers_too_large", "The request has too many, or too large, headers."),
+    (429, "rate_limit_exceeded", "rate_limit_exceeded", "Too many requests; retry after the time in retry-after-ms."),
+    (500, "server_error", "gateway_error", "The gateway is starting, or could not handle this request."),
+    (502, "server_error", "bad_gateway", "The upstream's answer could not be understood."),
+    (503, "server_error", "service_unavailable", "No region could be reached for this request."),
+    (
+        504,
+        "server_error",
+        "timeout",
+        "The upstream did not answer in time (spec.timeouts, spec.failover.perTryTimeout).",
+    ),
+)
+"""Envoy's own answers, by status: OpenAI's type and code, and a sentence."""
+
+
+def _local_replies() -> list[Json]:
+    """Shape every answer that Envoy makes itself as OpenAI's. The first mapper that matches wins."""
+    answered = {"header_filter": {"header": {"name": "x-aoai-answered", "present_match": True}}}
+    none_left = {"response_flag_filter": {"flags": ["UH"]}}
+    overflow = {"response_flag_filter": {"flags": ["UO"]}}
+    return [
+        {"filter": answered},
+        {
+            "filter": none_left,
+            "status_code": 429,
+            **_reply(
+                "rate_limit_exceeded",
+                "rate_limit_exceeded",
+                "Every region of this model is out at the moment; retry after the time in retry-after-ms.",
+            ),
+        },
+        {
+            "filter": overflow,
+            "status_code": 503,
+            **_reply(
+                "server_error",
+                "gateway_overloaded",
+                "The gateway has as many requests of this model as spec.limits.maxConcurrentRequests allows.",
+            ),
+        },
+        *({"filter": _status(s), **_reply(kind, code, text)} for s, kind, code, text in _REPLIES),
+    ]
+
+
+def _status(status: int) -> Json:
+    value = {"default_value": status, "runtime_key": f"aoai.reply.{status}"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _reply(kind: str, code: str, message: str) -> Json:
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return {
+        "headers_to_add": [set_header("x-aoai-local", "%RESPONSE_FLAGS%")],
+        "body_format_override": {"json_format": {"error": error}, "content_type": "application/json"},
+    }

@@ -1,0 +1,167 @@
+"""The route configuration of a gateway: address -> pool -> model -> cluster, with each pool's retries and time-outs.
+
+A route's name tells our Lua what the path had said: "pool|characters before /openai|deployment or model|model".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from aoai_operator.core.envoy.config import duration, extension
+from aoai_operator.core.envoy.snapshot import Json, Resource
+from aoai_operator.core.envoy.topology import Outage, common_deployment, outage, tiers
+from aoai_operator.core.names import cluster_name
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.table import Model, RoutingTable
+
+_NOT_FORWARDED = ["authorization", "x-aoai-tenant", "x-aoai-model", "x-request-id", "x-forwarded-proto"]
+"""Request headers that end here: the client's credential, and what we and Envoy added on the way."""
+
+
+def route_configuration(gateway: str, tables: Sequence[RoutingTable], overrides: Overrides) -> Resource:
+    """Return the one route configuration of a gateway."""
+    anywhere = [_health("/healthz", tables, overrides)]
+    hosts = []
+    for table in tables:
+        prefix = f"/{table.namespace}/{table.name}"
+        anywhere += _pool(table, prefix, overrides)
+        if table.hostnames:
+            own = [*_pool(table, "", overrides), _nothing("/")]
+            hosts.append(_virtual_host(str(table.key), table.hostnames, own))
+    if len(tables) == 1:
+        anywhere += _pool(tables[0], "", overrides)
+    anywhere.append(_nothing("/"))
+    body: Json = {
+        "name": gateway,
+        "virtual_hosts": [*hosts, _virtual_host("*", ("*",), anywhere)],
+        "request_headers_to_remove": _NOT_FORWARDED,
+        "response_headers_to_remove": ["endpoint-load-metrics"],
+        "ignore_port_in_host_matching": True,
+    }
+    return Resource(gateway, body)
+
+
+def _virtual_host(name: str, domains: Sequence[str], routes: list[Json]) -> Json:
+    return {"name": name, "domains": list(domains), "routes": routes}
+
+
+def _pool(table: RoutingTable, prefix: str, overrides: Overrides) -> Iterator[Json]:
+    """Yield the routes of a pool below a prefix, the more exact first."""
+    if prefix or table.hostnames:
+        yield _health(f"{prefix}/healthz", [table], overrides)
+    first = table.models[0]
+    for model in table.models:
+        deployment = common_deployment(table, model) or model.name
+        match: Json = {"prefix": f"{prefix}/openai/deployments/{model.name}/"}
+        yield _route(
+            table,
+            model,
+            overrides,
+            name=_name(table, prefix, "deployment", model.name),
+            match=match,
+            rewrite=f"/openai/deployments/{deployment}/",
+        )
+    unknown = {"prefix": f"{prefix}/openai/deployments/"}
+    yield _answer(_name(table, prefix, "deployment", ""), unknown, 404, _error("DeploymentNotFound"))
+    for model in table.models[1:]:
+        chosen: Json = {"name": "x-aoai-model", "string_match": {"exact": model.name}}
+        match = {"prefix": f"{prefix}/openai/", "headers": [chosen]}
+        yield _route(
+            table, model, overrides, name=_name(table, prefix, "model", model.name), match=match, rewrite="/openai/"
+        )
+    match = {"prefix": f"{prefix}/openai/"}
+    yield _route(table, first, overrides, name=_name(table, prefix, "model", ""), match=match, rewrite="/openai/")
+
+
+def _name(table: RoutingTable, prefix: str, kind: str, model: str) -> str:
+    return f"{table.key}|{len(prefix)}|{kind}|{model}"
+
+
+def _route(table: RoutingTable, model: Model, overrides: Overrides, *, name: str, match: Json, rewrite: str) -> Json:
+    route: Json = {
+        "name": name,
+        "match": match,
+        "route": {
+            "cluster": cluster_name(table.key, model.name),
+            "auto_host_rewrite": True,
+            "timeout": duration(table.timeouts.request_ms),
+            "idle_timeout": duration(max(table.timeouts.idle_ms, table.failover.per_try_timeout_ms + 1000)),
+            "retry_policy": _retries(table, model),
+        },
+        "request_body_buffer_limit": table.max_request_bytes,
+    }
+    if match["prefix"] != rewrite:
+        route["route"]["prefix_rewrite"] = rewrite
+    out = outage(table, model, overrides)
+    if out is not None:
+        route["metadata"] = {"filter_metadata": {"aoai": _wait(out)}}
+    return route
+
+
+def _wait(out: Outage) -> Json:
+    """Return what our Lua tells a client while every host is out; exact to the millisecond, counted down in Envoy."""
+    return {"down": True} if out.until is None else {"until_ms": out.until}
+
+
+def _retries(table: RoutingTable, model: Model) -> Json:
+    failover = table.failover
+    on = ["retriable-status-codes"]
+    if failover.retry_connect:
+        on += ["connect-failure", "refused-stream", "reset"]
+    policy: Json = {
+        "retry_on": ",".join(on),
+        "retriable_status_codes": list(failover.retry_statuses),
+        "num_retries": failover.attempts - 1,
+        "per_try_timeout": duration(failover.per_try_timeout_ms),
+        "retry_host_predicate": [extension("previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate")],
+        "host_selection_retry_max_attempts": 100,
+        # Another host needs no waiting.
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.01s"},
+    }
+    order = tiers(table, model)
+    if len(order) > 1 and failover.attempts > 1:
+        # Hosts tried in vain still count as healthy for some milliseconds: without this a request never leaves a
+        # priority whose hosts all refuse it.
+        frequency = max(1, min(len(order[0].hosts), failover.attempts - 1))
+        policy["retry_priority"] = extension(
+            "previous_priorities",
+            "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+            update_frequency=frequency,
+        )
+    return policy
+
+
+def _health(path: str, tables: Sequence[RoutingTable], overrides: Overrides) -> Json:
+    """Answer whether a request could be served: 200 while any of the pools has a host that takes one, else 503."""
+    serving = any(outage(t, m, overrides) is None for t in tables for m in t.models)
+    body = {"status": "ok" if serving else "unavailable"}
+    return _answer("health", {"path": path}, 200 if serving else 503, body)
+
+
+def _nothing(prefix: str) -> Json:
+    return _answer("nothing", {"prefix": prefix}, 404, _error("not_found"))
+
+
+_ERRORS = {
+    "DeploymentNotFound": "The model in the path does not exist in this pool.",
+    "not_found": (
+        "Nothing is served at this address. Pools answer at /<namespace>/<pool>/openai/..., at their"
+        " gateway.hostnames, and, when a gateway has one pool, at /openai/...."
+    ),
+}
+
+
+def _error(code: str) -> Json:
+    message = _ERRORS[code]
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
+def _answer(name: str, match: Json, status: int, body: Json) -> Json:
+    kind = {"header": {"key": "content-type", "value": "application/json"}}
+    return {
+        "name": name,
+        "match": match,
+        "direct_response": {"status": status, "body": {"inline_string": json.dumps(body)}},
+        "response_headers_to_add": [{**kind, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }

@@ -1,0 +1,25 @@
+"""The endpoints' credentials, by SDS: one generic secret an endpoint, named "namespace/pool/endpoint"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from aoai_operator.core.envoy.snapshot import Resource
+from aoai_operator.core.names import SecretRef
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+
+
+def credentials(tables: Sequence[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> Iterator[Resource]:
+    """Yield the SDS secret of every endpoint whose credential is known.
+
+    Each upstream `credential_injector` asks for its own by name, so a rotated key goes to Envoy alone.
+    """
+    for table in tables:
+        for endpoint in table.endpoints:
+            value = secrets.get(endpoint.credential)
+            if value is None:
+                continue
+            name = str(table.endpoint_key(endpoint.name))
+            body = {"name": name, "generic_secret": {"secret": {"inline_string": value.reveal()}}}
+            yield Resource(name, body, owner=str(table.key))

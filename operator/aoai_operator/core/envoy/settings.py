@@ -1,0 +1,26 @@
+"""What a gateway's Envoys need to know beyond the routing tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTROL_PLANE = "control-plane"
+"""The static cluster of the bootstrap through which Envoy reaches us: ADS and ALS."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """One gateway.
+
+    Attributes:
+        gateway: its name, the `spec.gateway.name` of its pools and the `node.cluster` of its Envoys.
+        listen_host: the IP address that Envoy listens on.
+        listen_port: the TCP port that Envoy listens on.
+        trusted_ca: a PEM file, on Envoy's file system, of the CAs that sign Azure's certificates. Envoy has no
+            default of its own, and refuses to check names without one.
+    """
+
+    gateway: str
+    listen_host: str
+    listen_port: int
+    trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"

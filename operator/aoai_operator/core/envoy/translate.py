@@ -1,0 +1,51 @@
+"""translate(): routing tables, secrets and observations in, all Envoy resources of a gateway out. Pure and total."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from aoai_operator.core.envoy.clusters import clusters
+from aoai_operator.core.envoy.endpoints import load_assignments
+from aoai_operator.core.envoy.extensions import lua_filter, tenant_keys
+from aoai_operator.core.envoy.listeners import listener
+from aoai_operator.core.envoy.routes import route_configuration
+from aoai_operator.core.envoy.secrets import credentials
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
+from aoai_operator.core.names import SecretRef
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+
+
+def translate(
+    tables: Sequence[RoutingTable],
+    secrets: Mapping[SecretRef, SecretValue],
+    overrides: Overrides,
+    settings: GatewaySettings,
+) -> Snapshot:
+    """Return the snapshot of the gateway that `settings` names; tables of other gateways are left out.
+
+    Pools are taken in the order of their keys, so that equal input gives equal output, whatever its order.
+    """
+    mine = sorted((t for t in tables if t.gateway == settings.gateway), key=lambda t: t.key)
+    return Snapshot.of(_resources(mine, secrets, overrides, settings))
+
+
+def _resources(
+    tables: Sequence[RoutingTable],
+    secrets: Mapping[SecretRef, SecretValue],
+    overrides: Overrides,
+    settings: GatewaySettings,
+) -> Iterator[tuple[TypeUrl, Resource]]:
+    yield TypeUrl.LISTENER, listener(settings)
+    yield TypeUrl.EXTENSION, tenant_keys(tables, secrets)
+    yield TypeUrl.EXTENSION, lua_filter(tables)
+    yield TypeUrl.ROUTE, route_configuration(settings.gateway, tables, overrides)
+    for secret in credentials(tables, secrets):
+        yield TypeUrl.SECRET, secret
+    for table in tables:
+        for cluster in clusters(table, settings):
+            yield TypeUrl.CLUSTER, cluster
+        for assignment in load_assignments(table, overrides):
+            yield TypeUrl.ENDPOINT, assignment

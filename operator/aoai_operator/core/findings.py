@@ -1,0 +1,42 @@
+"""What compile() finds wrong between resources: which object, which field, what, and the mend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aoai_operator.core.names import PoolKey
+
+
+class Fault(StrEnum):
+    """The reasons that conditions give; stable, documented in the spec pages."""
+
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105
+    POOL_NOT_FOUND = "PoolNotFound"
+    NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    NO_DEPLOYMENT = "NoDeployment"
+    KEY_CONFLICT = "KeyConflict"
+    HOSTNAME_CONFLICT = "HostnameConflict"
+
+    @property
+    def of_reference(self) -> bool:
+        """Tell whether it is a fault of what the object refers to (ResolvedRefs) and not of the object (Accepted)."""
+        return self not in (Fault.NO_DEPLOYMENT, Fault.KEY_CONFLICT, Fault.HOSTNAME_CONFLICT)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong. `field` is a path such as `spec.endpoints[1].auth.apiKey.secretRef`; no value of a Secret."""
+
+    kind: str
+    key: PoolKey
+    fault: Fault
+    field: str
+    message: str
+    mend: str
+
+    def sentence(self) -> str:
+        """Return field, message and mend as one line."""
+        return f"{self.field}: {self.message}; {self.mend}"

@@ -1,0 +1,173 @@
+"""One pool's routing table: its resource, resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from aoai_operator.core.api import AOAIBackendPool, Deployment, ProbePath, RetryReason, Strategy, milliseconds
+from aoai_operator.core.api import Endpoint as EndpointSpec
+from aoai_operator.core.credentials import Unreadable, read_key, reference
+from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.table import (
+    Endpoint,
+    Failover,
+    Health,
+    Host,
+    Model,
+    RoutingTable,
+    Tenant,
+    Throttling,
+    Timeouts,
+)
+from aoai_operator.core.world import World
+
+_STATUSES: dict[RetryReason, tuple[int, ...]] = {
+    RetryReason.THROTTLED: (429,),
+    RetryReason.SERVER_ERROR: (500, 502, 503, 504),
+    RetryReason.TIMEOUT: (408,),
+    RetryReason.AUTH: (401, 403),
+    RetryReason.DEPLOYMENT_NOT_FOUND: (404,),
+    RetryReason.BUSY: (424,),
+}
+"""Which answers of Azure each reason covers. Source: docs/architecture.md, "Which errors another region can answer"."""
+
+
+_STRATEGIES: dict[Strategy, Literal["Headroom", "Weighted", "LeastRequest"]] = {
+    Strategy.HEADROOM: "Headroom",
+    Strategy.WEIGHTED: "Weighted",
+    Strategy.LEAST_REQUEST: "LeastRequest",
+}
+_PROBES: dict[ProbePath, Literal["Models", "Deployment"] | None] = {
+    ProbePath.MODELS: "Models",
+    ProbePath.DEPLOYMENT: "Deployment",
+    ProbePath.DISABLED: None,
+}
+
+
+def pool_table(
+    world: World, pool: AOAIBackendPool, hostnames: tuple[str, ...], tenants: Sequence[Tenant]
+) -> tuple[RoutingTable | None, list[Finding]]:
+    """Return the pool's table, or None when no model of it has a deployment; and what is wrong with the pool."""
+    endpoints, findings = [], []
+    for i, declared in enumerate(pool.spec.endpoints):
+        endpoint, problem = _endpoint(world, pool, declared, i)
+        endpoints.append(endpoint)
+        findings += [problem] if problem else []
+    models, gaps = _models(pool)
+    findings += gaps
+    if not models:
+        return None, findings
+    spec = pool.spec
+    table = RoutingTable(
+        namespace=pool.metadata.namespace,
+        name=pool.metadata.name,
+        gateway=spec.gateway.name,
+        hostnames=hostnames,
+        strategy=_STRATEGIES[spec.balancing.strategy],
+        auth_required=spec.auth.required,
+        max_request_bytes=spec.limits.max_request_bytes,
+        max_concurrent_requests=spec.limits.max_concurrent_requests,
+        failover=_failover(pool),
+        throttling=Throttling(
+            honor_retry_after=spec.throttling.honor_retry_after,
+            max_retry_after_ms=milliseconds(spec.throttling.max_retry_after),
+            ramp_up_ms=milliseconds(spec.throttling.ramp_up),
+        ),
+        health=_health(pool),
+        timeouts=Timeouts(
+            request_ms=milliseconds(spec.timeouts.request),
+            idle_ms=milliseconds(spec.timeouts.idle),
+            connect_ms=milliseconds(spec.timeouts.connect),
+        ),
+        endpoints=tuple(endpoints),
+        models=tuple(models),
+        tenants=tuple(tenants),
+    )
+    return table, findings
+
+
+def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: int) -> tuple[Endpoint, Finding | None]:
+    ref = reference(pool.metadata.namespace, spec.auth.api_key.secret_ref)
+    value = read_key(world.secrets, ref)
+    problem = None
+    if isinstance(value, Unreadable):
+        field = f"spec.endpoints[{index}].auth.apiKey.secretRef"
+        problem = _finding(pool, value.fault, field, value.message, value.mend)
+    endpoint = Endpoint(
+        name=spec.name,
+        scheme="https" if spec.tls else "http",
+        host=spec.host,
+        port=spec.port,
+        region=spec.region,
+        priority=spec.priority,
+        drain=spec.drain,
+        credential=ref,
+        usable=problem is None,
+    )
+    return endpoint, problem
+
+
+def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
+    models, findings = [], []
+    for i, spec in enumerate(pool.spec.models):
+        served = [(e, d) for e in pool.spec.endpoints for d in e.deployments if d.model == spec.name]
+        if served:
+            models.append(Model(name=spec.name, hosts=tuple(_hosts(served)), fallbacks=spec.fallback_models))
+        else:
+            message = f"no endpoint has a deployment of the model {spec.name}"
+            mend = "add one to an endpoint's deployments, or take the model out"
+            findings.append(_finding(pool, Fault.NO_DEPLOYMENT, f"spec.models[{i}].name", message, mend))
+    return models, findings
+
+
+def _hosts(served: Sequence[tuple[EndpointSpec, Deployment]]) -> Iterator[Host]:
+    """Yield a model's hosts with their weights.
+
+    Weights that are given are taken as they are, and an endpoint without one then counts as their mean. When none is
+    given they follow the configured tokens per minute, the largest being 1000.
+    """
+    given = [e.weight for e, _ in served if e.weight is not None]
+    capacities = [d.capacity.tokens_per_minute for _, d in served if d.capacity and d.capacity.tokens_per_minute]
+    for endpoint, deployment in served:
+        own = deployment.capacity.tokens_per_minute if deployment.capacity else None
+        if endpoint.weight is not None:
+            weight = endpoint.weight
+        elif given:
+            weight = round(sum(given) / len(given))
+        elif capacities:
+            weight = round(1000 * (own or sum(capacities) / len(capacities)) / max(capacities))
+        else:
+            weight = 1
+        yield Host(
+            endpoint=endpoint.name,
+            deployment=deployment.name,
+            priority=endpoint.priority,
+            weight=max(1, weight),
+        )
+
+
+def _failover(pool: AOAIBackendPool) -> Failover:
+    spec = pool.spec.failover
+    return Failover(
+        attempts=spec.attempts,
+        per_try_timeout_ms=milliseconds(spec.per_try_timeout),
+        retry_statuses=tuple(sorted(s for reason in set(spec.retry_on) for s in _STATUSES.get(reason, ()))),
+        retry_connect=RetryReason.CONNECT in spec.retry_on,
+        retry_timeout=RetryReason.TIMEOUT in spec.retry_on,
+    )
+
+
+def _health(pool: AOAIBackendPool) -> Health:
+    spec = pool.spec.health
+    return Health(
+        probe=_PROBES[spec.probe.path],
+        interval_ms=milliseconds(spec.probe.interval),
+        timeout_ms=milliseconds(spec.probe.timeout),
+        unhealthy_after=spec.unhealthy_after,
+        healthy_after=spec.healthy_after,
+    )
+
+
+def _finding(pool: AOAIBackendPool, fault: Fault, field: str, message: str, mend: str) -> Finding:
+    return Finding(kind=pool.KIND, key=pool.key, fault=fault, field=field, message=message, mend=mend)

@@ -1,0 +1,109 @@
+"""Who may call which pool: tenants from TenantQuotas, with the keys that tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aoai_operator.core.api import AOAIBackendPool, NamespacesFrom, PoolRef, TenantQuota
+from aoai_operator.core.credentials import RESERVED, Unreadable, read_key, reference
+from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import Tenant
+from aoai_operator.core.world import World
+
+
+def tenants_by_pool(world: World) -> tuple[dict[PoolKey, list[Tenant]], list[Finding]]:
+    """Return the tenants of each pool, and what is wrong with the quotas.
+
+    A key belongs to the quota that claimed it first, by creation and then by key, so that a later object can never
+    take over an earlier one's traffic.
+    """
+    pools = {p.key: p for p in world.pools}
+    tenants: dict[PoolKey, list[Tenant]] = {}
+    owners: dict[SecretValue, PoolKey] = {}
+    findings: list[Finding] = []
+    for quota in sorted(world.quotas, key=lambda q: (q.metadata.creation_timestamp, q.key)):
+        keys = []
+        for ref, found in _keys(world, quota, owners):
+            if found is None:
+                keys.append(ref)
+            else:
+                findings.append(found)
+        for i, pool_ref in enumerate(quota.spec.pool_refs):
+            key = pool_ref.key(quota.metadata.namespace)
+            problem = _not_allowed(world, quota, pools.get(key), pool_ref, i)
+            if problem is not None:
+                findings.append(problem)
+            elif key in pools:
+                findings += _unknown_models(quota, pools[key])
+                tenants.setdefault(key, []).append(_tenant(quota, pools[key], tuple(keys)))
+    for listed in tenants.values():
+        listed.sort(key=lambda t: t.key)
+    return tenants, findings
+
+
+def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ...]) -> Tenant:
+    known = {m.name for m in pool.spec.models}
+    # A list that names none of this pool's models grants none of them: empty would mean all.
+    models = tuple(sorted(m for m in quota.spec.models if m in known)) or tuple(sorted(quota.spec.models))
+    return Tenant(namespace=quota.metadata.namespace, name=quota.metadata.name, models=models, api_keys=keys)
+
+
+def _keys(
+    world: World, quota: TenantQuota, owners: dict[SecretValue, PoolKey]
+) -> Iterator[tuple[SecretRef, Finding | None]]:
+    for i, identity in enumerate(quota.spec.identities):
+        ref = reference(quota.metadata.namespace, identity.api_key.secret_ref)
+        field = f"spec.identities[{i}].apiKey.secretRef"
+        value = read_key(world.secrets, ref)
+        if isinstance(value, Unreadable):
+            yield ref, _finding(quota, value.fault, field, value.message, value.mend)
+            continue
+        if value.reveal() == RESERVED:
+            message = f"the key in {ref} is the word {RESERVED}, which open pools give to everybody"
+            yield ref, _finding(quota, Fault.KEY_CONFLICT, field, message, "use a long random key")
+            continue
+        owner = owners.setdefault(value, quota.key)
+        if owner == quota.key:
+            yield ref, None
+        else:
+            message = f"the key in {ref} is the one of the tenant {owner} already"
+            yield ref, _finding(quota, Fault.KEY_CONFLICT, field, message, "give each tenant a key of its own")
+
+
+def _not_allowed(
+    world: World, quota: TenantQuota, pool: AOAIBackendPool | None, ref: PoolRef, index: int
+) -> Finding | None:
+    field = f"spec.poolRefs[{index}]"
+    key = ref.key(quota.metadata.namespace)
+    if pool is None:
+        if key in world.invalid:
+            return None
+        message = f"there is no AOAIBackendPool {key}"
+        return _finding(quota, Fault.POOL_NOT_FOUND, field, message, "create it, or name an existing one")
+    if _allows(pool, quota.metadata.namespace):
+        return None
+    message = f"the pool {key} does not take tenants of the namespace {quota.metadata.namespace}"
+    mend = "add the namespace to the pool's spec.allowedNamespaces"
+    return _finding(quota, Fault.NAMESPACE_NOT_ALLOWED, field, message, mend)
+
+
+def _allows(pool: AOAIBackendPool, namespace: str) -> bool:
+    allowed = pool.spec.allowed_namespaces
+    if namespace == pool.metadata.namespace or allowed.from_ is NamespacesFrom.ALL:
+        return True
+    return allowed.from_ is NamespacesFrom.LIST and namespace in allowed.names
+
+
+def _unknown_models(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Finding]:
+    known = {m.name for m in pool.spec.models}
+    for i, model in enumerate(quota.spec.models):
+        if model not in known:
+            message = f"the pool {pool.key} has no model {model}"
+            mend = f"it has {', '.join(sorted(known))}"
+            yield _finding(quota, Fault.MODEL_NOT_FOUND, f"spec.models[{i}]", message, mend)
+
+
+def _finding(quota: TenantQuota, fault: Fault, field: str, message: str, mend: str) -> Finding:
+    return Finding(kind=quota.KIND, key=quota.key, fault=fault, field=field, message=message, mend=mend)

@@ -1,0 +1,49 @@
+"""World: the only input of compile(). Resources, what they refer to, and what was observed, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from aoai_operator.core.api import AOAIBackendPool, AOAIBackendPoolStatus, TenantQuota, TenantQuotaStatus
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+
+
+@dataclass(frozen=True, slots=True)
+class Programming:
+    """How far the Envoys of a pool's gateway are: connected, programmed with its present table, and Envoy's refusal."""
+
+    connected: int = 0
+    programmed: int = 0
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that a compilation may look at.
+
+    Attributes:
+        pools, quotas: the resources that are valid in themselves, in any order.
+        secrets: the entries of Secrets that could be read, by reference.
+        last_good: the table of each pool that serves now: kept for a suspended pool, and for one whose resource has
+            become invalid.
+        invalid: pools that exist but cannot be read as such; their last good table keeps serving.
+        overrides: the observed state of the hosts, for the statuses.
+        programming: how far the Envoys are, by pool.
+        pool_statuses, quota_statuses: what the resources' statuses say now; transitions keep their times.
+        now: milliseconds of the Unix epoch.
+    """
+
+    pools: tuple[AOAIBackendPool, ...] = ()
+    quotas: tuple[TenantQuota, ...] = ()
+    secrets: Mapping[SecretRef, SecretValue] = field(default_factory=dict, repr=False)
+    last_good: Mapping[PoolKey, RoutingTable] = field(default_factory=dict)
+    invalid: frozenset[PoolKey] = frozenset()
+    overrides: Overrides = field(default_factory=Overrides)
+    programming: Mapping[PoolKey, Programming] = field(default_factory=dict)
+    pool_statuses: Mapping[PoolKey, AOAIBackendPoolStatus] = field(default_factory=dict)
+    quota_statuses: Mapping[PoolKey, TenantQuotaStatus] = field(default_factory=dict)
+    now: int = 0
