@@ -51,7 +51,7 @@ def common_deployment(table: RoutingTable, model: Model) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """No host of a model takes requests. `until`: the first end of a Retry-After (epoch ms), None when none is known."""
+    """No host of a model takes requests. `until`: the first end of a Retry-After (epoch ms), None when unknown."""
 
     until: int | None
 
