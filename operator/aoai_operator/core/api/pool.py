@@ -1,0 +1,472 @@
+"""AOAIBackendPool: regional Azure OpenAI endpoints that answer as one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from aoai_operator.core.api.base import (
+    LIST_ATOMIC,
+    LIST_SET,
+    ApiKey,
+    Between,
+    Hostname,
+    Label,
+    Model,
+    ModelName,
+    ObjectMeta,
+    Size,
+    list_map,
+    rule,
+    rules,
+)
+from aoai_operator.core.names import PoolKey
+
+_HOST_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+URL = rf"^https?://({_HOST_LABEL}(\.{_HOST_LABEL})*|\[[0-9a-fA-F:.]{{2,45}}\])(:{_PORT})?/?$"
+REGION = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"
+
+Url = Annotated[str, Field(min_length=8, max_length=300, pattern=URL)]
+
+
+class DeploymentType(StrEnum):
+    """How Azure bills and serves a deployment (its `sku.name`). Source: Azure OpenAI, "Deployment types"."""
+
+    STANDARD = "Standard"
+    GLOBAL_STANDARD = "GlobalStandard"
+    DATA_ZONE_STANDARD = "DataZoneStandard"
+    PROVISIONED_MANAGED = "ProvisionedManaged"
+    GLOBAL_PROVISIONED_MANAGED = "GlobalProvisionedManaged"
+    DATA_ZONE_PROVISIONED_MANAGED = "DataZoneProvisionedManaged"
+
+    @property
+    def provisioned(self) -> bool:
+        """Whether the capacity is bought ahead (PTU) rather than paid by the token."""
+        return self.value.endswith("ProvisionedManaged")
+
+
+class Strategy(StrEnum):
+    """How requests are shared among the endpoints of one priority."""
+
+    HEADROOM = "Headroom"
+    WEIGHTED = "Weighted"
+    LEAST_REQUEST = "LeastRequest"
+
+
+class RetryReason(StrEnum):
+    """What an attempt can fail of, so that another endpoint is tried within the same request."""
+
+    THROTTLED = "Throttled"
+    SERVER_ERROR = "ServerError"
+    TIMEOUT = "Timeout"
+    AUTH = "Auth"
+    DEPLOYMENT_NOT_FOUND = "DeploymentNotFound"
+    BUSY = "Busy"
+    CONNECT = "Connect"
+
+
+class ProbePath(StrEnum):
+    """What an active probe asks of an endpoint."""
+
+    MODELS = "Models"
+    DEPLOYMENT = "Deployment"
+    DISABLED = "Disabled"
+
+
+class NamespacesFrom(StrEnum):
+    """Whose tenants may refer to a pool."""
+
+    SAME = "Same"
+    ALL = "All"
+    LIST = "List"
+
+
+class PoolModel(Model):
+    """A model that tenants may ask the pool for."""
+
+    name: ModelName = Field(
+        description="Name that clients use: path segment, `model` of the body, or `?deployment=`. Required, "
+        "unique in the pool, at most 64 letters, digits, dots, underscores and hyphens."
+    )
+    fallback_models: tuple[ModelName, ...] = Field(
+        default=(),
+        max_length=8,
+        description="Models of this pool that answer, in this order, when every endpoint of this one is out. "
+        "Only these are tried, not the fallbacks of a fallback. Default none. At most 8.",
+        json_schema_extra={
+            **LIST_ATOMIC,
+            **rules(
+                rule(
+                    "self.all(f, self.exists_one(g, g == f))",
+                    "must not name a model twice",
+                    reason="FieldValueDuplicate",
+                )
+            ),
+        },
+    )
+
+
+_MODEL_RULES = rules(
+    rule(
+        "!(self.name in self.fallbackModels)",
+        "a model must not be its own fallback",
+        field_path=".fallbackModels",
+    )
+)
+
+
+class Capacity(Model):
+    """What Azure grants a deployment."""
+
+    tokens_per_minute: Annotated[int, Field(ge=1, le=2_000_000_000)] | None = Field(
+        default=None,
+        description="Quota in tokens per minute, as Azure shows it for the deployment. Optional; 1 to 2000000000.",
+    )
+    requests_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        default=None,
+        description="Quota in requests per minute, as Azure shows it for the deployment. Optional; 1 to 100000000.",
+    )
+
+
+class Deployment(Model):
+    """A model's deployment in an Azure OpenAI resource."""
+
+    model: ModelName = Field(
+        description="Model of this pool that the deployment serves, by its name in spec.models. Required."
+    )
+    name: ModelName = Field(
+        description="Name of the deployment in Azure; clients never see it. Required, at most 64 characters."
+    )
+    type: DeploymentType = Field(
+        default=DeploymentType.STANDARD,
+        description="Azure's type of the deployment. Default Standard.",
+    )
+    capacity: Capacity | None = Field(
+        default=None,
+        description="What Azure grants the deployment; the share of an endpoint without a weight follows it. "
+        "Optional; without it all deployments of a model count as equal until Azure reports its limits.",
+        json_schema_extra=rules(
+            rule(
+                "has(self.tokensPerMinute) || has(self.requestsPerMinute)",
+                "must give tokensPerMinute, requestsPerMinute or both",
+                reason="FieldValueRequired",
+            )
+        ),
+    )
+
+
+class EndpointAuth(Model):
+    """How the pool proves itself to an endpoint."""
+
+    api_key: ApiKey = Field(description="API key of the Azure OpenAI resource. Required.")
+
+
+class Endpoint(Model):
+    """An Azure OpenAI resource in one region."""
+
+    name: Label = Field(
+        description="Name of the endpoint in this pool, in logs, metrics and status. Required, unique, a DNS label."
+    )
+    url: Url = Field(
+        description="Address of the Azure OpenAI resource: https://host, optionally :port; no path, query or "
+        "credentials. http:// is for tests: it sends the key in the clear. Required."
+    )
+    region: Annotated[str, Field(max_length=63, pattern=REGION)] = Field(
+        default="", description="Azure region, such as swedencentral, for logs and metrics. Default empty."
+    )
+    priority: Annotated[int, Field(ge=0, le=15)] = Field(
+        default=0,
+        description="Rank: 0 is served first, a higher number only when every endpoint of the lower ones is "
+        "out. Default 0, at most 15.",
+    )
+    weight: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Share of the requests within a priority, relative to the other endpoints. "
+        "Default: by capacity. 1 to 1000.",
+    )
+    deployments: tuple[Deployment, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="What is deployed there. At least 1, at most 32; no two with the same model and name.",
+        json_schema_extra=list_map("model", "name"),
+    )
+    auth: EndpointAuth = Field(description="How the pool proves itself to the endpoint. Required.")
+    drain: bool = Field(
+        default=False,
+        description="Whether the endpoint gets no new request while those under way finish. Default false.",
+    )
+
+    @property
+    def tls(self) -> bool:
+        """Whether the endpoint is spoken to over TLS."""
+        return self.url.startswith("https:")
+
+    @property
+    def host(self) -> str:
+        """The host name or address, lower-case, without the brackets of an IPv6 address."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port, 443 or 80 when the URL names none."""
+        return urlsplit(self.url).port or (443 if self.tls else 80)
+
+
+class Balancing(Model):
+    """How requests are shared."""
+
+    strategy: Strategy = Field(
+        default=Strategy.HEADROOM,
+        description="How requests are shared among the endpoints of one priority: Headroom by the capacity that "
+        "Azure reports as left, Weighted by weight, LeastRequest by requests under way. Default Headroom.",
+    )
+
+
+class Failover(Model):
+    """When another endpoint is tried within the same request."""
+
+    attempts: Annotated[int, Field(ge=1, le=10)] = Field(
+        default=3,
+        description="Most endpoints tried for one request, the first included. Default 3; 1 to 10.",
+    )
+    per_try_timeout: Annotated[timedelta, Between("100ms", "1h")] = Field(
+        default=timedelta(seconds=120),
+        description="Longest wait for the response headers of one attempt. Default 120s; 100ms to 1h.",
+    )
+    retry_on: tuple[RetryReason, ...] = Field(
+        default=tuple(RetryReason),
+        max_length=7,
+        description="Failures after which another endpoint is tried, before the first byte reaches the client: "
+        "Throttled (429), ServerError (500, 502, 503, 504), Timeout (408, per-try timeout), Auth (401, 403), "
+        "DeploymentNotFound (404), Busy (424), Connect (connect failure, TLS failure, reset). "
+        "Default all; empty means none.",
+        json_schema_extra=LIST_SET,
+    )
+
+
+class Throttling(Model):
+    """What a 429 of Azure does to its deployment."""
+
+    honor_retry_after: bool = Field(
+        default=True,
+        description="Whether a throttled deployment gets no request until its Retry-After is over. Default true.",
+    )
+    max_retry_after: Annotated[timedelta, Between("1s", "1h")] = Field(
+        default=timedelta(seconds=60),
+        description="Longest Retry-After that is honoured; a longer one is cut to this. Default 60s; 1s to 1h.",
+    )
+    ramp_up: Annotated[timedelta, Between("0s", "5m")] = Field(
+        default=timedelta(seconds=5),
+        description="Time over which a deployment gets its full share back after a Retry-After. "
+        "Default 5s; 0s (at once) to 5m.",
+    )
+
+
+class Probe(Model):
+    """The active probe of an endpoint."""
+
+    path: ProbePath = Field(
+        default=ProbePath.MODELS,
+        description="What the probe asks: Models (GET the list of models: reachability and key, costs no token), "
+        "Deployment (each deployment too), Disabled (no probe). Default Models.",
+    )
+    interval: Annotated[timedelta, Between("1s", "10m")] = Field(
+        default=timedelta(seconds=10), description="Time between two probes. Default 10s; 1s to 10m."
+    )
+    timeout: Annotated[timedelta, Between("100ms", "1m")] = Field(
+        default=timedelta(seconds=3),
+        description="Longest wait for the answer to a probe. Default 3s; 100ms to 1m, at most the interval.",
+    )
+
+
+class Health(Model):
+    """When an endpoint counts as sick."""
+
+    probe: Probe = Field(
+        default=Probe(),
+        description="The active probe of every endpoint. Default: as its fields say.",
+        json_schema_extra=rules(
+            rule(
+                "duration(self.timeout) <= duration(self.interval)",
+                "timeout must not be longer than interval",
+                field_path=".timeout",
+            )
+        ),
+    )
+    unhealthy_after: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="Failed probes in a row that make an endpoint Unhealthy. Default 3; 1 to 100."
+    )
+    healthy_after: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=2, description="Good probes in a row that make it Healthy again. Default 2; 1 to 100."
+    )
+
+
+class Timeouts(Model):
+    """How long things may take."""
+
+    request: Annotated[timedelta, Between("1s", "1h")] = Field(
+        default=timedelta(seconds=600),
+        description="Longest time from a request to the end of its answer, all attempts and the stream "
+        "included. Default 600s; 1s to 1h.",
+    )
+    idle: Annotated[timedelta, Between("1s", "1h")] = Field(
+        default=timedelta(seconds=300),
+        description="Longest silence within a request or its stream. Default 300s; 1s to 1h.",
+    )
+    connect: Annotated[timedelta, Between("50ms", "1m")] = Field(
+        default=timedelta(seconds=2),
+        description="Longest wait for a connection to an endpoint, TLS included. Default 2s; 50ms to 1m.",
+    )
+
+
+class Limits(Model):
+    """What a client may send."""
+
+    max_request_bytes: Size = Field(
+        default=32 * 1024 * 1024,
+        description="Largest request body, in bytes or with Ki or Mi; a larger one is answered with 413. "
+        "Default 32Mi; 1 byte to 256Mi.",
+    )
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=1000,
+        description="Most requests under way at once, per proxy and model; more are answered with 503. "
+        "Default 1000; 1 to 100000.",
+    )
+
+
+class PoolAuth(Model):
+    """Who may call the pool."""
+
+    required: bool = Field(
+        default=True,
+        description="Whether a caller must be a tenant. Default true; false lets anonymous callers in.",
+    )
+
+
+class GatewayRef(Model):
+    """Where the pool answers."""
+
+    name: Label = Field(default="default", description="Name of the gateway that serves the pool. Default default.")
+    hostnames: tuple[Hostname, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Host names at which the pool answers besides /<namespace>/<pool>/, in lower case, without "
+        "port. Default none. At most 16; no two pools of one gateway may share one.",
+        json_schema_extra=LIST_SET,
+    )
+
+
+class AllowedNamespaces(Model):
+    """Whose tenants may refer to the pool."""
+
+    from_: NamespacesFrom = Field(
+        default=NamespacesFrom.SAME,
+        description="Which namespaces: Same (the pool's own), All, or List (those in names, and the pool's own). "
+        "Default Same.",
+    )
+    names: tuple[Label, ...] = Field(
+        default=(),
+        max_length=64,
+        description="The namespaces, when from is List. Default none. At most 64.",
+        json_schema_extra=LIST_SET,
+    )
+
+    def allows(self, namespace: str, *, own: str) -> bool:
+        """Whether tenants of `namespace` may refer to a pool of the namespace `own`."""
+        return namespace == own or self.from_ is NamespacesFrom.ALL or namespace in self.names
+
+
+class AOAIBackendPoolSpec(Model):
+    """What is wanted of a pool."""
+
+    models: tuple[Annotated[PoolModel, Field(json_schema_extra=_MODEL_RULES)], ...] = Field(
+        min_length=1,
+        max_length=64,
+        description="Models that tenants may ask for. At least 1, at most 64, with unique names.",
+        json_schema_extra=list_map("name"),
+    )
+    endpoints: tuple[Endpoint, ...] = Field(
+        min_length=1,
+        max_length=64,
+        description="Azure OpenAI resources that serve them. At least 1, at most 64, with unique names.",
+        json_schema_extra=list_map("name"),
+    )
+    balancing: Balancing = Field(
+        default=Balancing(), description="How requests are shared among endpoints. Default: Headroom."
+    )
+    failover: Failover = Field(
+        default=Failover(),
+        description="When another endpoint is tried within the same request. Default: as its fields say.",
+    )
+    throttling: Throttling = Field(
+        default=Throttling(),
+        description="What a 429 of Azure does to the deployment that sent it. Default: as its fields say.",
+    )
+    health: Health = Field(
+        default=Health(),
+        description="When an endpoint counts as sick, and when as well again. Default: as its fields say.",
+    )
+    timeouts: Timeouts = Field(
+        default=Timeouts(), description="How long a request and its parts may take. Default: as its fields say."
+    )
+    limits: Limits = Field(default=Limits(), description="What clients may send. Default: as its fields say.")
+    auth: PoolAuth = Field(default=PoolAuth(), description="Who may call the pool. Default: tenants only.")
+    gateway: GatewayRef = Field(
+        default=GatewayRef(), description="Where the pool answers. Default: the gateway `default`, no host names."
+    )
+    allowed_namespaces: AllowedNamespaces = Field(
+        default=AllowedNamespaces(),
+        description="Namespaces whose TenantQuotas may refer to this pool, in the form of the Gateway API: a "
+        "choice in `from`, and `names` for List, since one field cannot be a word or a list. Default Same.",
+        json_schema_extra=rules(
+            rule(
+                "self.from == 'List' || self.names.size() == 0",
+                "names may only be given when from is List",
+                field_path=".names",
+            ),
+            rule(
+                "self.from != 'List' || self.names.size() > 0",
+                "names must name at least one namespace when from is List",
+                field_path=".names",
+                reason="FieldValueRequired",
+            ),
+        ),
+    )
+    suspend: bool = Field(
+        default=False,
+        description="Whether changes of this resource are held back: the last good routing table keeps serving. "
+        "Default false.",
+    )
+
+
+SPEC_RULES = rules(
+    rule(
+        "self.models.all(m, m.fallbackModels.all(f, self.models.exists(x, x.name == f)))",
+        "every fallback model must be one of spec.models",
+        field_path=".models",
+    ),
+    rule(
+        "self.endpoints.all(e, e.deployments.all(d, self.models.exists(m, m.name == d.model)))",
+        "every deployment's model must be one of spec.models",
+        field_path=".endpoints",
+    ),
+)
+
+
+class AOAIBackendPool(Model):
+    """A pool of regional Azure OpenAI endpoints behind one address."""
+
+    KIND: ClassVar[str] = "AOAIBackendPool"
+
+    metadata: ObjectMeta
+    spec: Annotated[AOAIBackendPoolSpec, Field(json_schema_extra=SPEC_RULES)]
+
+    @property
+    def key(self) -> PoolKey:
+        """The pool's key "namespace/name"."""
+        return PoolKey(self.metadata.namespace, self.metadata.name)

@@ -1,0 +1,110 @@
+"""What the operator writes into `.status` of both kinds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from aoai_operator.core.api.base import Label, Model, ModelName, list_map
+from aoai_operator.core.observed import State
+
+Timestamp = Annotated[
+    str, Field(max_length=40, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T", json_schema_extra={"format": "date-time"})
+]
+_COUNT = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Condition(Model):
+    """One observed fact about a resource, in the form of Kubernetes' `metav1.Condition`."""
+
+    type: Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z]*$")] = Field(
+        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy or Ready. Set by the operator."
+    )
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds: True, False or Unknown.")
+    observed_generation: Annotated[int, Field(ge=-1)] = Field(
+        default=-1, description="metadata.generation that the condition was worked out from. Default -1: none yet."
+    )
+    last_transition_time: Timestamp = Field(description="When status last changed, in RFC 3339.")
+    reason: Annotated[str, Field(min_length=1, max_length=128, pattern="^[A-Z][A-Za-z0-9]*$")] = Field(
+        description="Why, in one CamelCase word for programs."
+    )
+    message: Annotated[str, Field(max_length=32768)] = Field(default="", description="Why, for people. Default empty.")
+
+
+class EndpointStatus(Model):
+    """The state of one deployment of one endpoint."""
+
+    name: Label = Field(description="Name of the endpoint in spec.endpoints.")
+    deployment: ModelName = Field(description="Name of the deployment in Azure.")
+    state: State = Field(
+        description="Healthy and Unknown get requests; Throttled waits for its Retry-After; Unhealthy and Draining "
+        "get none."
+    )
+    reason: Annotated[str, Field(max_length=128)] = Field(
+        default="", description="Why it is in this state, in one CamelCase word. Default empty."
+    )
+    since: Timestamp | None = Field(default=None, description="When it came into this state, in RFC 3339. Optional.")
+    throttled_until: Timestamp | None = Field(
+        default=None, description="When the Retry-After of a Throttled deployment is over, in RFC 3339. Optional."
+    )
+
+
+class RoutingTableStatus(Model):
+    """Where the compiled routing table is."""
+
+    config_map: Annotated[str, Field(max_length=253)] = Field(
+        default="", description="ConfigMap that holds the pool's routing table. Default empty: none yet."
+    )
+    revision: Annotated[str, Field(max_length=64)] = Field(
+        default="", description="Content hash of the routing table that serves. Default empty: none yet."
+    )
+
+
+class ProxiesStatus(Model):
+    """How many Envoys carry the pool."""
+
+    connected: _COUNT = Field(default=0, description="Envoys connected to the operator for this pool. Default 0.")
+    programmed: _COUNT = Field(
+        default=0, description="Envoys among them that accepted the present revision. Default 0."
+    )
+
+
+_CONDITIONS = Field(
+    default=(),
+    max_length=16,
+    description="Observed facts, one for each type. Default none. At most 16.",
+    json_schema_extra=list_map("type"),
+)
+_GENERATION = Field(
+    default=-1, description="metadata.generation that the status was worked out from. Default -1: none yet."
+)
+
+
+class AOAIBackendPoolStatus(Model):
+    """What the operator observed of a pool."""
+
+    observed_generation: Annotated[int, Field(ge=-1)] = _GENERATION
+    conditions: tuple[Condition, ...] = _CONDITIONS
+    endpoints: tuple[EndpointStatus, ...] = Field(
+        default=(),
+        max_length=2048,
+        description="State of each deployment of each endpoint. Default none. At most 2048.",
+        json_schema_extra=list_map("name", "deployment"),
+    )
+    healthy_endpoints: Annotated[str, Field(max_length=16, pattern="^([0-9]+/[0-9]+)?$")] = Field(
+        default="", description="Endpoints that can serve, of all: `3/4`. Default empty: not known yet."
+    )
+    routing_table: RoutingTableStatus = Field(
+        default=RoutingTableStatus(), description="Where the compiled routing table is. Default: none yet."
+    )
+    proxies: ProxiesStatus = Field(
+        default=ProxiesStatus(), description="How many Envoys carry the pool. Default: none."
+    )
+
+
+class TenantQuotaStatus(Model):
+    """What the operator observed of a tenant."""
+
+    observed_generation: Annotated[int, Field(ge=-1)] = _GENERATION
+    conditions: tuple[Condition, ...] = _CONDITIONS

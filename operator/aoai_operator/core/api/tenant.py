@@ -1,0 +1,82 @@
+"""TenantQuota: who a tenant is, and which pools and models it may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from aoai_operator.core.api.base import (
+    LABEL,
+    LIST_ATOMIC,
+    LIST_SET,
+    ApiKey,
+    Model,
+    ModelName,
+    ObjectMeta,
+    ResourceName,
+    list_map,
+)
+from aoai_operator.core.names import PoolKey
+
+
+class PoolRef(Model):
+    """A pool that the tenant may use."""
+
+    name: ResourceName = Field(description="Name of the AOAIBackendPool. Required.")
+    namespace: Annotated[str, Field(max_length=63, pattern=f"^({LABEL})?$")] = Field(
+        default="",
+        description="Namespace of the AOAIBackendPool. Default empty: the namespace of this TenantQuota. "
+        "A pool of another namespace must allow this one in its allowedNamespaces.",
+    )
+
+    def key(self, own_namespace: str) -> PoolKey:
+        """Return the pool's key, for a tenant that lives in `own_namespace`."""
+        return PoolKey(self.namespace or own_namespace, self.name)
+
+
+class Identity(Model):
+    """One way for a caller to show that it is the tenant."""
+
+    api_key: ApiKey = Field(
+        description="API key that the tenant sends as `api-key` or as `Authorization: Bearer`. Required."
+    )
+
+
+class TenantQuotaSpec(Model):
+    """What is wanted of a tenant."""
+
+    pool_refs: tuple[PoolRef, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="Pools that the tenant may use. At least 1, at most 32.",
+        json_schema_extra=list_map("name", "namespace"),
+    )
+    identities: tuple[Identity, ...] = Field(
+        min_length=1,
+        max_length=8,
+        description="Who the tenant is: a caller that shows any one of these is the tenant. "
+        "At least 1, at most 8; several allow a key to be replaced without a gap.",
+        json_schema_extra=LIST_ATOMIC,
+    )
+    models: tuple[ModelName, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Models that the tenant may use, by the names of the pool's models. "
+        "Default empty: all models of the pools. At most 64.",
+        json_schema_extra=LIST_SET,
+    )
+
+
+class TenantQuota(Model):
+    """A tenant of one or more pools."""
+
+    KIND: ClassVar[str] = "TenantQuota"
+
+    metadata: ObjectMeta
+    spec: TenantQuotaSpec
+
+    @property
+    def key(self) -> PoolKey:
+        """The tenant's key "namespace/name"."""
+        return PoolKey(self.metadata.namespace, self.metadata.name)
