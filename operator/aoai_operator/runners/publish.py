@@ -1,0 +1,200 @@
+"""Keeps the Envoys on the tables, the secrets and the observations: translate, publish, and mind what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl, content_hash
+from aoai_operator.core.envoy.translate import translate
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.quarantine import Quarantine
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+
+_log = structlog.get_logger("publish")
+
+
+@dataclass(frozen=True)
+class PoolInput:
+    """All of a pool's resources: its table and the secrets that it refers to, as far as they exist."""
+
+    table: RoutingTable
+    secrets: Mapping[SecretRef, SecretValue] = field(repr=False)
+
+    @classmethod
+    def of(cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> PoolInput:
+        """Pick a table's secrets out of all."""
+        refs = {e.credential for e in table.endpoints} | {ref for t in table.tenants for ref in t.api_keys}
+        return cls(table, {ref: secrets[ref] for ref in sorted(refs) if ref in secrets})
+
+    @cached_property
+    def revision(self) -> str:
+        """The content hash of both."""
+        return content_hash([self.table.revision, {str(ref): s.reveal() for ref, s in self.secrets.items()}])
+
+
+class Observing(Protocol):
+    """What was observed of the hosts."""
+
+    def overrides(self, now: int) -> Overrides:
+        """Return it as of `now`, milliseconds of the Unix epoch."""
+        ...
+
+    def next_change(self, now: int) -> int | None:
+        """Return when it will change by itself, by the passing of time."""
+        ...
+
+
+class _Refused(NamedTuple):
+    url: TypeUrl
+    name: str
+    version: str
+    message: str
+
+
+class Publisher:
+    """Publishes a new snapshot when something in it changed; an observation alone changes EDS and routes only."""
+
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        observing: Observing,
+        publish: Callable[[Snapshot], None],
+        now: Callable[[], int],
+        interval: float,
+    ) -> None:
+        """Take the ways in and out.
+
+        Args:
+            settings: the gateway.
+            observing: what was observed of the hosts.
+            publish: hands a snapshot to the Envoys.
+            now: gives milliseconds of the Unix epoch.
+            interval: the shortest time between two publications, in seconds.
+        """
+        self._settings = settings
+        self._observing = observing
+        self._hand_over = publish
+        self._now = now
+        self._interval = interval
+        self._wake = asyncio.Event()
+        self._quarantine: Quarantine[PoolInput] = Quarantine()
+        self._snapshot: Snapshot | None = None
+        self._sent: dict[PoolKey, str] = {}
+        self._versions: set[str] = set()
+        self._settled = ""
+        self._unjudged: deque[_Refused] = deque()
+
+    def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
+        """Take the tables and secrets that the resources ask for now."""
+        mine = {key: table for key, table in tables.items() if table.gateway == self._settings.gateway}
+        self._move(self._quarantine.want({key: PoolInput.of(table, secrets) for key, table in mine.items()}))
+        self._wake.set()
+
+    def observed(self) -> None:
+        """Publish soon: something was observed."""
+        self._wake.set()
+
+    def refused(self, url: TypeUrl, name: str, version: str, message: str) -> None:
+        """Take an Envoy's refusal of one version of a resource, with its words."""
+        self._unjudged.append(_Refused(url, name, version, message))
+        self._judge()
+
+    def settled(self, version: str) -> None:
+        """Take the news that every connected Envoy has accepted all of the snapshot of that version."""
+        self._settled = version
+        self._acknowledge()
+
+    def refusals(self) -> Mapping[PoolKey, str]:
+        """Return Envoy's words about each pool that is not served as wanted."""
+        state = self._quarantine
+        if state.blameless:
+            return dict.fromkeys(state.wanted, state.blameless)
+        return {key: refusal.message for key, refusal in state.refused.items()}
+
+    def held(self) -> frozenset[PoolKey]:
+        """Return the pools that wait for their turn after a refusal."""
+        return frozenset(self._quarantine.waiting)
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            await self._next_reason()
+            self._wake.clear()
+            self._publish()
+            # Observations come in bursts: what comes during this pause goes out together.
+            await asyncio.sleep(self._interval)
+
+    async def _next_reason(self) -> None:
+        now = self._now()
+        change = self._observing.next_change(now)
+        try:
+            await asyncio.wait_for(self._wake.wait(), None if change is None else max(0, change - now) / 1000)
+        except TimeoutError:
+            return
+
+    def _publish(self) -> None:
+        entries = self._quarantine.published
+        secrets = {ref: value for entry in entries.values() for ref, value in entry.secrets.items()}
+        overrides = self._observing.overrides(self._now())
+        try:
+            snapshot = translate([e.table for e in entries.values()], secrets, overrides, self._settings)
+        except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours
+            _log.exception("translating failed, the last good snapshot keeps serving")
+            return
+        if self._moved_on():
+            self._sent = _revisions(self._quarantine)
+            self._versions.clear()
+        self._versions.add(snapshot.version)
+        if self._snapshot is None or snapshot.version != self._snapshot.version:
+            self._snapshot = snapshot
+            self._hand_over(snapshot)
+        self._judge()
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Count what was published as good once it has settled, whatever was observed, and so published, since."""
+        if self._settled in self._versions and not self._moved_on():
+            self._move(self._quarantine.acknowledged())
+
+    def _judge(self) -> None:
+        """Find who is to blame for the refusals, one at a time.
+
+        While what is wanted is not what was published, a refusal cannot be laid at anybody's door: it waits for the
+        next publication, and counts if that holds the refused version still.
+        """
+        while self._unjudged and not self._moved_on():
+            refused = self._unjudged.popleft()
+            resource = self._snapshot.resources[refused.url].get(refused.name) if self._snapshot else None
+            if resource is None or resource.version != refused.version:
+                continue
+            _log.error("an Envoy refused a resource", type=refused.url.name, name=refused.name, why=refused.message)
+            owner = PoolKey.of(resource.owner) if resource.owner else None
+            self._move(self._quarantine.rejected(refused.message, owner=owner))
+
+    def _moved_on(self) -> bool:
+        return _revisions(self._quarantine) != self._sent
+
+    def _move(self, state: Quarantine[PoolInput]) -> None:
+        for key, refusal in state.refused.items():
+            if key not in self._quarantine.refused:
+                _log.error(
+                    "a pool is refused, its last good state keeps serving", pool=str(key), message=refusal.message
+                )
+        self._quarantine = state
+        if self._moved_on():
+            self._wake.set()
+
+
+def _revisions(state: Quarantine[PoolInput]) -> dict[PoolKey, str]:
+    return {key: entry.revision for key, entry in state.published.items()}
