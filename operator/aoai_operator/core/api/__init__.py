@@ -15,6 +15,8 @@ from aoai_operator.core.api.base import (
     parse_duration,
     parse_size,
 )
+from aoai_operator.core.api.fault import FieldFault
+from aoai_operator.core.api.parse import KINDS, Invalid, Parsed, parse
 from aoai_operator.core.api.pool import (
     AllowedNamespaces,
     AOAIBackendPool,
@@ -52,6 +54,7 @@ from aoai_operator.core.api.tenant import Identity, PoolRef, TenantQuota, Tenant
 __all__ = [
     "API_VERSION",
     "GROUP",
+    "KINDS",
     "VERSION",
     "AOAIBackendPool",
     "AOAIBackendPoolSpec",
@@ -67,12 +70,15 @@ __all__ = [
     "EndpointAuth",
     "EndpointStatus",
     "Failover",
+    "FieldFault",
     "GatewayRef",
     "Health",
     "Identity",
+    "Invalid",
     "Limits",
     "NamespacesFrom",
     "ObjectMeta",
+    "Parsed",
     "PoolAuth",
     "PoolModel",
     "PoolRef",
@@ -90,6 +96,7 @@ __all__ = [
     "Timeouts",
     "format_duration",
     "milliseconds",
+    "parse",
     "parse_duration",
     "parse_size",
 ]

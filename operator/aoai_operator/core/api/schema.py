@@ -1,0 +1,63 @@
+"""From a model to its structural OpenAPI v3 schema, as a CustomResourceDefinition must carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from aoai_operator.core.api.base import Model
+
+Schema = dict[str, Any]
+
+# `additionalProperties: false` is not allowed beside `properties` in a structural schema: the API server drops or,
+# on request, refuses unknown fields by itself. Titles only repeat the names.
+_DROPPED = frozenset({"title", "additionalProperties", "$defs"})
+
+
+@lru_cache
+def structural(model: type[Model]) -> Schema:
+    """Return the schema of a model: no reference, no alternative, defaults inside. Do not change what is returned.
+
+    Source of the rules: Kubernetes, "Extend the API with CustomResourceDefinitions", "Specifying a structural schema".
+    """
+    made = model.model_json_schema(by_alias=True, mode="validation")
+    return _node(made, made.get("$defs", {}))
+
+
+def at_path(schema: Mapping[str, Any], path: tuple[str | int, ...]) -> Mapping[str, Any] | None:
+    """Return the schema of the field at `path`, or None when there is no such field."""
+    found: Any = schema
+    for step in path:
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get("items") if isinstance(step, int) else found.get("properties", {}).get(step)
+    return found if isinstance(found, Mapping) else None
+
+
+def _node(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
+    node = _resolved(node, definitions)
+    made = {key: value for key, value in node.items() if key not in _DROPPED}
+    if "default" in made and made["default"] is None:
+        del made["default"]
+    if "properties" in made:
+        made["properties"] = {name: _node(field, definitions) for name, field in made["properties"].items()}
+        if "default" in made:
+            made["default"] = {}  # the API server fills the fields' own defaults in
+    if "items" in made:
+        made["items"] = _node(made["items"], definitions)
+        if made["items"]["type"] != "object":
+            made["items"].pop("description", None)
+    return made
+
+
+def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
+    """Put what a reference points to, or the one alternative to null, in its place; what stands beside it wins."""
+    rest = dict(node)
+    if "$ref" in rest:
+        name = rest.pop("$ref").rpartition("/")[2]
+        return {**_resolved(definitions[name], definitions), **rest}
+    if "anyOf" in rest:
+        (only,) = (one for one in rest.pop("anyOf") if one.get("type") != "null")
+        return {**_resolved(only, definitions), **rest}
+    return rest
