@@ -73,6 +73,10 @@ def bootstrap(
         },
         "static_resources": {"clusters": [_control_plane_cluster(control_plane)]},
         "overload_manager": _overload_manager(max_connections, max_heap_bytes),
+        # The allow-list of request headers is one long expression (headers.py); Envoy's default bound is 100.
+        "layered_runtime": {
+            "layers": [{"name": "static", "static_layer": {"re2.max_program_size.error_level": 10_000}}]
+        },
         # Most of a cluster's statistics are never touched; made on first use, they cost nothing.
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
     }

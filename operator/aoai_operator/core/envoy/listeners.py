@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
 from aoai_operator.core.envoy.extensions import KEYS, KEYS_TYPE, LUA, LUA_TYPE
+from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 
@@ -33,14 +34,13 @@ def _manager(settings: GatewaySettings) -> Json:
         "stat_prefix": settings.gateway,
         "rds": {"route_config_name": settings.gateway, "config_source": ADS},
         "http_filters": [_delivered(KEYS, KEYS_TYPE), _delivered(LUA, LUA_TYPE), _router()],
-        "early_header_mutation_extensions": [_forget_ours()],
+        "early_header_mutation_extensions": [_only_known_headers()],
         "access_log": [_access_log(ANSWERS, flush="0.2s")],
         "local_reply_config": {"mappers": _local_replies()},
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "gateway"},
         "common_http_protocol_options": {"max_headers_count": 200},
         "use_remote_address": True,
         "skip_xff_append": True,
-        "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
@@ -78,10 +78,14 @@ def _router() -> Json:
     return extension("router", "filters.http.router.v3.Router", suppress_envoy_headers=True, upstream_log=[log])
 
 
-def _forget_ours() -> Json:
-    """Forget `x-aoai-*` headers that a client sent, before any filter could believe them."""
-    ours = {"remove_on_match": {"key_matcher": {"prefix": "x-aoai-"}}}
-    return extension("forget", "http.early_header_mutation.header_mutation.v3.HeaderMutation", mutations=[ours])
+def _only_known_headers() -> Json:
+    """Forget every header that is not on the allow-list, before any filter, or Envoy itself, could believe it."""
+    unknown = {"safe_regex": {"google_re2": {}, "regex": anything_but(ALLOWED)}}
+    return extension(
+        "known-headers",
+        "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        mutations=[{"remove_on_match": {"key_matcher": unknown}}],
+    )
 
 
 def _access_log(name: str, *, flush: str, headers: list[str] | None = None) -> Json:

@@ -30,25 +30,6 @@ local function route_of(name)
   return r
 end
 
--- Azure answers 431 to more than ten headers that it does not know: standard ones pass, ours, Envoy's and the SDK's
--- telemetry go, and of the rest the first ten pass.
-local STANDARD = {[':method'] = 1, [':path'] = 1, [':authority'] = 1, [':scheme'] = 1, ['content-type'] = 1, ['content-length'] = 1,
-  ['content-encoding'] = 1, ['transfer-encoding'] = 1, accept = 1, ['accept-encoding'] = 1, ['accept-language'] = 1, ['user-agent'] = 1,
-  te = 1, connection = 1, upgrade = 1, expect = 1, range = 1, date = 1}
-local ROUTING = {['x-request-id'] = 1, ['x-forwarded-proto'] = 1}
-local HIDDEN = {cookie = 1, authorization = 1, ['api-key'] = 1, via = 1, forwarded = 1, ['x-real-ip'] = 1, origin = 1, referer = 1}
-local FAMILY = {['x-aoai-'] = 1, ['x-envoy'] = 1, ['x-forwa'] = 1, ['x-stain'] = 1, ['sec-fet'] = 1, ['sec-ch-'] = 1}
-local function tidy(headers)
-  local drop, extra = {}, 0
-  for name in pairs(headers) do
-    if not STANDARD[name] and not ROUTING[name] then
-      if HIDDEN[name] or FAMILY[sub(name, 1, 7)] or extra == 10 then drop[#drop + 1] = name
-      else extra = extra + 1 end
-    end
-  end
-  for i = 1, #drop do headers:remove(drop[i]) end
-end
-
 -- What the tenant may use of this pool: true for everything, a set of models, or nil after a refusal was sent.
 local function admit(h, pool, tenant)
   local grant = TENANTS[tenant] and TENANTS[tenant][pool.key]
@@ -164,7 +145,6 @@ function envoy_on_request(h)
   if not named then named = match('&' .. query, '&model=([^&]*)') or match('&' .. query, '&deployment=([^&]*)') end
   if named and pool.models[named] == nil then return unknown_model(h, pool, named) end
   local kind = lower(headers:get('content-type') or '')
-  tidy(headers)
 
   local model, s, from, to, stream, body = named, nil, nil, nil, false, nil
   local json = method == 'POST' and not find(kind, '^multipart/') and not find(kind, '^application/x%-www')
