@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 _POLL = 0.02
 
 
-async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 20, what: str = "") -> T:
+@overload
+async def eventually(condition: Callable[[], Coroutine[Any, Any, T]], *, within: float = 20, what: str = "") -> T: ...
+
+
+@overload
+async def eventually(condition: Callable[[], T], *, within: float = 20, what: str = "") -> T: ...
+
+
+async def eventually(condition: Callable[[], Any], *, within: float = 20, what: str = "") -> Any:
     """Return the first true value of `condition`; AssertionError when there is none `within` seconds."""
     deadline = time.monotonic() + within
     while True:
