@@ -1,6 +1,6 @@
 """The admin API of a simulator, on a port of its own: faults, keys and limits at run time, and what was counted.
 
-Bodies are JSON and must be sent as such, so that no web page can post to it. It knows no login: listen on loopback only.
+Bodies are JSON and must be sent as such, so that no web page can post to it. It knows no login: for loopback only.
 """
 
 from __future__ import annotations
@@ -67,13 +67,15 @@ class Admin:
     def _region(self, request: web.Request) -> RunningRegion:
         name = request.match_info["region"]
         if name not in self._simulator.regions:
-            raise _Problem(404, f"no region {name!r}; there are {', '.join(self._simulator.regions)}")
+            raise _RequestError(404, f"no region {name!r}; there are {', '.join(self._simulator.regions)}")
         return self._simulator.regions[name]
 
     def _deployment(self, request: web.Request) -> tuple[RunningRegion, str]:
         region, name = self._region(request), request.match_info["deployment"]
         if name not in region.deployments:
-            raise _Problem(404, f"no deployment {name!r} in {region.name}; there are {', '.join(region.deployments)}")
+            raise _RequestError(
+                404, f"no deployment {name!r} in {region.name}; there are {', '.join(region.deployments)}"
+            )
         return region, name
 
     async def regions(self, _: web.Request) -> web.Response:
@@ -88,7 +90,7 @@ class Admin:
         """GET ``?limit=20``: the last requests, oldest first, without bodies and secrets."""
         limit = request.query.get("limit", "20")
         if not limit.isdecimal():
-            raise _Problem(400, f"limit must be a number, not {limit!r}")
+            raise _RequestError(400, f"limit must be a number, not {limit!r}")
         names = ("at", "method", "path", "query", "auth", "operation", "deployment", "stream", "status", "completed")
         records = list(self._region(request).log)[-int(limit) :] if int(limit) else []
         return web.json_response([{name: getattr(record, name) for name in names} for record in records])
@@ -101,7 +103,7 @@ class Admin:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(step) for step in first["loc"])
-            raise _Problem(400, f"{where}: {first['msg']}" if where else first["msg"]) from error
+            raise _RequestError(400, f"{where}: {first['msg']}" if where else first["msg"]) from error
         self._simulator.fault(region.name, fault)
         return web.json_response(describe(region))
 
@@ -116,7 +118,7 @@ class Admin:
         region = self._region(request)
         keys = (await _json_object(request)).get("keys")
         if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
-            raise _Problem(400, "keys must be a list of strings")
+            raise _RequestError(400, "keys must be a list of strings")
         region.set_keys(*keys)
         return web.json_response(describe(region))
 
@@ -126,7 +128,9 @@ class Admin:
         changes = await _json_object(request)
         for key, value in changes.items():
             if key not in _ADJUSTABLE or not (value is None or (type(value) is int and value >= 0)):
-                raise _Problem(400, f"{key}: only {', '.join(sorted(_ADJUSTABLE))} can change, to a number or null")
+                raise _RequestError(
+                    400, f"{key}: only {', '.join(sorted(_ADJUSTABLE))} can change, to a number or null"
+                )
         region.adjust(name, **changes)
         return web.json_response(describe(region))
 
@@ -142,7 +146,7 @@ class Admin:
         return web.json_response({})
 
 
-class _Problem(Exception):
+class _RequestError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -152,18 +156,18 @@ class _Problem(Exception):
 async def _problems_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
     try:
         response: web.StreamResponse = await handler(request)
-    except _Problem as problem:
+    except _RequestError as problem:
         return web.json_response({"error": str(problem)}, status=problem.status)
     return response
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
     if request.content_type != "application/json":
-        raise _Problem(415, "send JSON, with content-type: application/json")
+        raise _RequestError(415, "send JSON, with content-type: application/json")
     try:
         body = json.loads(await request.read())
     except ValueError as error:
-        raise _Problem(400, f"not JSON: {error}") from error
+        raise _RequestError(400, f"not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise _Problem(400, "send a JSON object")
+        raise _RequestError(400, "send a JSON object")
     return body

@@ -51,6 +51,7 @@ _AdminUrl = Annotated[str, typer.Option("--admin-url", help="Admin API of the ru
 @app.callback()
 def simulate(
     context: typer.Context,
+    *,
     region: Annotated[
         list[str] | None,
         typer.Option("--region", metavar="NAME=TPM", help="A region and its tokens a minute; may be repeated."),
@@ -66,13 +67,18 @@ def simulate(
     if context.invoked_subcommand is not None:
         return
     try:
-        if config is not None and region:
-            raise ConfigError("give --region or --config, not both")
-        regions = read_file(config) if config else [parse_region(text) for text in region or DEFAULT_REGIONS]
-        asyncio.run(_serve(_place(regions, host, port), admin))
-    except (ConfigError, OSError, ValueError) as error:
+        asyncio.run(_serve(_place(_regions(region, config), host, port), admin))
+    except (OSError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+def _regions(options: Sequence[str] | None, config: Path | None) -> list[Region]:
+    if config is None:
+        return [parse_region(text) for text in options or DEFAULT_REGIONS]
+    if options:
+        raise ConfigError("give --region or --config, not both")
+    return read_file(config)
 
 
 def _place(regions: Sequence[Region], host: str, port: int) -> list[Region]:

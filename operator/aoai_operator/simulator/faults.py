@@ -5,10 +5,11 @@ Each is a frozen model with a ``kind``, so that Python, the admin API and the co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 
 class _Model(BaseModel):
@@ -72,15 +73,31 @@ class Slow(_RequestFault):
 
 
 class Throttle(_RequestFault):
-    """Every request gets 429. ``retry_after_ms`` and ``retry_after`` (seconds) are sent as given, None is not sent.
+    """Every request gets 429, with ``retry_after_ms`` and ``retry_after`` (seconds); None is not sent.
+
+    Given neither, both say one second; given only ``retry_after_ms``, the other follows from it; given only
+    ``retry_after``, it goes alone, as in the reports of 86400 seconds (TinyLLM #17).
 
     ``reason``: the quota of the deployment (token or call) or the capacity of the region.
     """
 
     kind: Literal["throttle"] = "throttle"
-    retry_after_ms: int | None = 1000
-    retry_after: int | None = 1
+    retry_after_ms: int | None = None
+    retry_after: int | None = None
     reason: Literal["token", "call", "capacity"] = "token"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, raw: Any) -> Any:
+        """Fill in the header that was not spoken of."""
+        if not isinstance(raw, dict):
+            return raw
+        if "retry_after_ms" not in raw and "retry_after" not in raw:
+            return {**raw, "retry_after_ms": 1000, "retry_after": 1}
+        given = raw.get("retry_after_ms")
+        if "retry_after" not in raw and isinstance(given, int):
+            return {**raw, "retry_after": math.ceil(given / 1000)}
+        return raw
 
 
 class Status(_RequestFault):
@@ -93,7 +110,8 @@ class Status(_RequestFault):
 class BadHeaders(_RequestFault):
     """Rate-limit headers are unusable: remaining -1 or 0, missing, or garbage.
 
-    A 429 also loses its retry headers, as openai-dotnet #838 reports for -1; ``garbage`` spoils them, ``zero`` does not.
+    A 429 also loses its retry headers, as openai-dotnet #838 reports for -1; ``garbage`` spoils them, ``zero`` keeps
+    them.
     """
 
     kind: Literal["bad_headers"] = "bad_headers"
