@@ -31,7 +31,7 @@ class House:
     def __post_init__(self) -> None:
         self.reconciler = Reconciler(
             load=self.load,
-            observe=lambda _now: Overrides(),
+            observe=Overrides,
             programming=dict,
             deliver=lambda w, c: self.delivered.append((w, c)),
             complain=self.complaints.append,

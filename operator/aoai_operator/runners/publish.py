@@ -43,14 +43,18 @@ class PoolInput:
 
 
 class Observing(Protocol):
-    """What was observed of the hosts."""
+    """What was observed of the hosts. Times are milliseconds of the Unix epoch."""
 
-    def overrides(self, now: int) -> Overrides:
-        """Return it as of `now`, milliseconds of the Unix epoch."""
+    def tick(self, now: int) -> bool:
+        """Let time pass until `now`; tell whether that changed anything."""
+        ...
+
+    def overrides(self) -> Overrides:
+        """Return what is known."""
         ...
 
     def next_change(self, now: int) -> int | None:
-        """Return when it will change by itself, by the passing of time."""
+        """Return when it will change by the passing of time alone, None for never."""
         ...
 
 
@@ -146,7 +150,8 @@ class Publisher:
     def _publish(self) -> None:
         entries = self._quarantine.published
         secrets = {ref: value for entry in entries.values() for ref, value in entry.secrets.items()}
-        overrides = self._observing.overrides(self._now())
+        self._observing.tick(self._now())
+        overrides = self._observing.overrides()
         try:
             snapshot = translate([e.table for e in entries.values()], secrets, overrides, self._settings)
         except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours

@@ -30,7 +30,7 @@ class Reconciler:
         self,
         *,
         load: Callable[[], World],
-        observe: Callable[[int], Overrides],
+        observe: Callable[[], Overrides],
         programming: Callable[[], Mapping[PoolKey, Programming]],
         deliver: Callable[[World, Compiled], None],
         complain: Callable[[LoadError | None], None],
@@ -95,7 +95,7 @@ class Reconciler:
         world = replace(
             self._resources,
             last_good=last.tables if last else {},
-            overrides=self._observe(now),
+            overrides=self._observe(),
             programming=self._programming(),
             pool_statuses=last.pool_statuses if last else {},
             quota_statuses=last.quota_statuses if last else {},
