@@ -1,0 +1,107 @@
+"""Health of an endpoint, or of one deployment behind it, as probes and credentials' refusals tell it. Pure.
+
+Half-open: what failed returns only after `healthyAfter` good probes in a row, never on a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from aoai_operator.core import table
+from aoai_operator.core.observed import Reason
+from aoai_operator.core.secret import SecretValue
+
+UNPROBED_FAULT_MS = 30_000
+"""How long a fault lasts when no probe can tell its end; then the traffic may try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """Where and how to probe an endpoint: its address, its credential, and the milliseconds one probe may take.
+
+    `addresses` are the resolved IPs that Envoy uses too; empty: the prober looks the name up itself.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    credential: SecretValue
+    timeout_ms: int
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The outcome of one probe.
+
+    `reason` is `Ok`, or `RetryAfter` for a 429 (alive, but busy for `retry_after_ms`, if told), or the fault.
+    `message` is one sentence for people, without any secret.
+    """
+
+    reason: Reason
+    message: str = ""
+    retry_after_ms: int | None = None
+
+    @property
+    def good(self) -> bool:
+        """Tell whether it speaks for health: a 429 proves network, credential and resource as well as a 200."""
+        return self.reason in (Reason.OK, Reason.RETRY_AFTER)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known. `fault` None: no fault; `known` False: nothing was heard yet.
+
+    Attributes:
+        known: some probe was good, or a fault was established.
+        fault: why it is out, or None.
+        message: the fault in a sentence.
+        failures: bad probes in a row.
+        successes: good probes in a row since the fault.
+        failed_at: the last bad news, epoch milliseconds.
+    """
+
+    known: bool = False
+    fault: Reason | None = None
+    message: str = ""
+    failures: int = 0
+    successes: int = 0
+    failed_at: int = 0
+
+
+def probed(health: Health, sample: Sample, *, now: int, policy: table.Health) -> Health:
+    """Fold one probe in: `unhealthy_after` bad ones in a row are a fault, `healthy_after` good ones end it."""
+    if sample.good:
+        successes = health.successes + 1
+        if health.fault is None or successes >= policy.healthy_after:
+            return Health(known=True)
+        return replace(health, successes=successes, failures=0)
+    failures = health.failures + 1
+    if health.fault is None and failures < policy.unhealthy_after:
+        return replace(health, failures=failures, successes=0, failed_at=now)
+    return Health(known=True, fault=sample.reason, message=sample.message, failures=failures, failed_at=now)
+
+
+def denied(health: Health, *, status: int, now: int) -> Health:
+    """Fold in a 401 or 403 that Azure answered to a client's request: our credential is at fault, at once.
+
+    Keys and role assignments belong to the resource, so it concerns every deployment of the endpoint.
+    """
+    return Health(
+        known=True,
+        fault=Reason.AUTH,
+        message=f"a request was answered {status}",
+        failures=health.failures,
+        failed_at=now,
+    )
+
+
+def fault_end(health: Health, *, probing: bool) -> int | None:
+    """Return when a fault ends by itself: never while probes watch for its end."""
+    return None if health.fault is None or probing else health.failed_at + UNPROBED_FAULT_MS
+
+
+def expired(health: Health, *, now: int, probing: bool) -> Health:
+    """Forget a fault whose end has come."""
+    end = fault_end(health, probing=probing)
+    return Health() if end is not None and now >= end else health

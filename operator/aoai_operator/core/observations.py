@@ -1,0 +1,300 @@
+"""What is observed of every host, folded from probes, failed attempts, name resolution and time. Pure.
+
+One object holds the state; each step takes the time, epoch milliseconds, and tells whether anything changed that the
+proxies or the statuses show. Facts about pools, endpoints and hosts that no table names are dropped.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from aoai_operator.core import health, throttle
+from aoai_operator.core.health import Health, Sample
+from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
+from aoai_operator.core.observed import HostState, Overrides, Reason, State
+from aoai_operator.core.table import Endpoint, RoutingTable
+from aoai_operator.core.throttle import Throttle
+
+CONNECT_FLAGS = frozenset({"UF", "UC", "LR", "UT", "UPE"})
+"""Envoy's response flags of an attempt that failed below HTTP: connect failure, termination, reset, time-out, protocol.
+
+Source: Envoy, "Access logging", %RESPONSE_FLAGS%.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt, of the access log. `status` 0: there was no answer."""
+
+    host: HostKey
+    status: int
+    retry_after_ms: int | None = None
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def denied(self) -> bool:
+        """Tell whether our own credential was refused."""
+        return self.status in (401, 403)
+
+    @property
+    def suspicious(self) -> bool:
+        """Tell whether a probe should look at once: something other than the request or a quota is at fault."""
+        return self.denied or self.status in (0, 404) or self.status >= 500 or bool(self.flags & CONNECT_FLAGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a batch of attempts did: whether a state changed, and which endpoints deserve an early probe."""
+
+    changed: bool
+    suspects: frozenset[EndpointKey]
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    spec: Endpoint
+    hosts: tuple[HostKey, ...]
+    health: Health = field(default_factory=Health)
+    addresses: tuple[str, ...] = ()
+    unresolved: str = ""
+
+
+@dataclass(slots=True)
+class _Host:
+    throttle: Throttle = field(default_factory=Throttle)
+    health: Health = field(default_factory=Health)
+    served: bool = False
+    returned: int | None = None
+    shown: HostState = field(default_factory=HostState)
+
+
+class Observations:
+    """The observed state of all hosts of all pools.
+
+    A host is out while its endpoint drains or lacks its credential, while its endpoint or itself is at fault, or
+    while a Retry-After runs; in this order, the first that applies is shown. A host that was out, for whatever
+    reason, returns with a ramp and the next incarnation.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[PoolKey, RoutingTable] = {}
+        self._endpoints: dict[EndpointKey, _Endpoint] = {}
+        self._hosts: dict[HostKey, _Host] = {}
+        self._overrides: Overrides | None = None
+
+    def follow(self, tables: Iterable[RoutingTable], *, now: int) -> bool:
+        """Take the tables that are in force now.
+
+        New hosts start `Unknown`, and serve; what a table no longer names is forgotten; the rest keeps its state.
+        An endpoint whose address changed is a new one.
+        """
+        before = (tuple(self._hosts), {k: e.addresses for k, e in self._endpoints.items()})
+        self._tables = {t.key: t for t in tables}
+        endpoints: dict[EndpointKey, _Endpoint] = {}
+        hosts: dict[HostKey, _Host] = {}
+        for table in self._tables.values():
+            names = table.host_keys()
+            for spec in table.endpoints:
+                key = table.endpoint_key(spec.name)
+                mine = tuple(h for h in names if h.endpoint == spec.name)
+                old = self._endpoints.get(key)
+                same = old is not None and _address(old.spec) == _address(spec)
+                kept = {h: self._hosts[h] for h in mine if same and h in self._hosts}
+                hosts.update({h: kept.get(h) or _Host(shown=HostState(since=now)) for h in mine})
+                endpoints[key] = replace(old, spec=spec, hosts=mine) if old and same else _Endpoint(spec, mine)
+        self._endpoints, self._hosts = endpoints, hosts
+        moved = before != (tuple(hosts), {k: e.addresses for k, e in endpoints.items()})
+        if moved:
+            self._overrides = None
+        return self.tick(now) or moved
+
+    def attempts(self, failures: Iterable[Failure], *, now: int) -> Folded:
+        """Fold failed attempts in; the order within a batch does not matter.
+
+        A 429, or a 5xx, 408 or 424 with a Retry-After, throttles the host. A 401 or 403 is a fault of the endpoint at
+        once. Anything else is left to Envoy's outlier ejection, and at most asks for an early probe.
+        """
+        touched: set[HostKey] = set()
+        suspects: set[EndpointKey] = set()
+        for failure in failures:
+            host = self._hosts.get(failure.host)
+            if host is None:
+                continue
+            key = EndpointKey(failure.host.pool, failure.host.endpoint)
+            if failure.suspicious:
+                suspects.add(key)
+            if failure.denied:
+                endpoint = self._endpoints[key]
+                endpoint.health = health.denied(endpoint.health, status=failure.status, now=now)
+                touched.update(endpoint.hosts)
+            host.throttle = throttle.refused(
+                host.throttle,
+                status=failure.status,
+                retry_after_ms=failure.retry_after_ms,
+                now=now,
+                policy=self._tables[key.pool].throttling,
+            )
+            touched.add(failure.host)
+        return Folded(self._refresh(touched, now), frozenset(suspects))
+
+    def served(self, key: HostKey, *, now: int) -> bool:
+        """Note that a host served a request: where nothing else was heard of it, it is healthy."""
+        host = self._hosts.get(key)
+        if host is None or host.served:
+            return False
+        host.served = True
+        return self._refresh((key,), now)
+
+    def probed(self, key: EndpointKey, sample: Sample, *, now: int) -> bool:
+        """Fold in a probe of an endpoint: it concerns every deployment behind it."""
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            return False
+        policy = self._tables[key.pool].health
+        endpoint.health = health.probed(endpoint.health, sample, now=now, policy=policy)
+        return self._refresh(endpoint.hosts, now)
+
+    def probed_host(self, key: HostKey, sample: Sample, *, now: int) -> bool:
+        """Fold in a probe of one deployment; a 429 with its wait throttles it, as in the traffic."""
+        host = self._hosts.get(key)
+        if host is None:
+            return False
+        table = self._tables[key.pool]
+        host.health = health.probed(host.health, sample, now=now, policy=table.health)
+        if sample.reason is Reason.RETRY_AFTER:
+            host.throttle = throttle.refused(
+                host.throttle,
+                status=throttle.TOO_MANY_REQUESTS,
+                retry_after_ms=sample.retry_after_ms,
+                now=now,
+                policy=table.throttling,
+            )
+        return self._refresh((key,), now)
+
+    def resolved(self, key: EndpointKey, addresses: tuple[str, ...], *, now: int) -> bool:
+        """Take the addresses of an endpoint's name. An empty answer is none: see `unresolved`."""
+        endpoint = self._endpoints.get(key)
+        if endpoint is None or not addresses:
+            return False
+        moved = endpoint.addresses != addresses
+        endpoint.addresses, endpoint.unresolved = addresses, ""
+        if moved:
+            self._overrides = None
+        return self._refresh(endpoint.hosts, now) or moved
+
+    def unresolved(self, key: EndpointKey, message: str, *, now: int) -> bool:
+        """Note that a name does not resolve: the last good addresses stay; without any, the endpoint is at fault."""
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            return False
+        endpoint.unresolved = message
+        return self._refresh(endpoint.hosts, now)
+
+    def tick(self, now: int) -> bool:
+        """Let time pass: waits and faults end, ramps step. Twice at the same time does nothing more."""
+        for key, endpoint in self._endpoints.items():
+            table = self._tables[key.pool]
+            endpoint.health = health.expired(endpoint.health, now=now, probing=table.health.probe is not None)
+        for host_key, host in self._hosts.items():
+            table = self._tables[host_key.pool]
+            host.health = health.expired(host.health, now=now, probing=table.health.probe == "Deployment")
+            host.throttle = throttle.capped(host.throttle, now=now, policy=table.throttling)
+        return self._refresh(self._hosts, now)
+
+    def next_change(self, now: int) -> int | None:
+        """Return when `tick` would next change something, always later than `now`; None when only news could."""
+        times: list[int | None] = []
+        for key, endpoint in self._endpoints.items():
+            times.append(health.fault_end(endpoint.health, probing=self._tables[key.pool].health.probe is not None))
+        for host_key, host in self._hosts.items():
+            table = self._tables[host_key.pool]
+            times.append(health.fault_end(host.health, probing=table.health.probe == "Deployment"))
+            times.append(host.throttle.until)
+            if host.returned is not None and host.shown.usable:
+                times.append(throttle.ramp_next(host.returned, now=now, ramp_up_ms=table.throttling.ramp_up_ms))
+        return min((t for t in times if t is not None and t > now), default=None)
+
+    def overrides(self) -> Overrides:
+        """Return all that was observed, as an immutable value; the same object until something changes."""
+        if self._overrides is None:
+            self._overrides = Overrides(
+                hosts={k: h.shown for k, h in self._hosts.items()},
+                addresses={k: e.addresses for k, e in self._endpoints.items() if e.addresses},
+            )
+        return self._overrides
+
+    def _refresh(self, keys: Iterable[HostKey], now: int) -> bool:
+        changed = False
+        for key in keys:
+            host = self._hosts[key]
+            shown = self._show(key, host, now)
+            if shown != host.shown:
+                host.shown = shown
+                changed = True
+        if changed:
+            self._overrides = None
+        return changed
+
+    def _show(self, key: HostKey, host: _Host, now: int) -> HostState:
+        endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
+        last = host.shown
+        state, reason, message = _out(endpoint, host, now) or _in(endpoint, host)
+        share, incarnation = 1.0, last.incarnation
+        if state in (State.HEALTHY, State.UNKNOWN):
+            if not last.usable:
+                incarnation += 1
+                host.returned = now
+            if host.returned is not None:
+                ramp_up_ms = self._tables[key.pool].throttling.ramp_up_ms
+                share = throttle.ramp(host.returned, now=now, ramp_up_ms=ramp_up_ms)
+        same = (state, reason) == (last.state, last.reason)
+        return HostState(
+            state=state,
+            reason=reason,
+            since=last.since if same else now,
+            until=host.throttle.until if state is State.THROTTLED else None,
+            ramp=share,
+            incarnation=incarnation,
+            message=message,
+        )
+
+
+_Shown = tuple[State, Reason, str]
+
+
+def _out(endpoint: _Endpoint, host: _Host, now: int) -> _Shown | None:
+    """Return why a host is out; None when it is not."""
+    if endpoint.spec.drain:
+        return State.DRAINING, Reason.DRAIN, ""
+    if not endpoint.spec.usable:
+        ref = endpoint.spec.credential
+        return State.UNHEALTHY, Reason.SECRET_MISSING, f"Secret {ref.namespace}/{ref.name} has no entry {ref.key!r}"
+    if endpoint.unresolved and not endpoint.addresses:
+        return State.UNHEALTHY, Reason.DNS, endpoint.unresolved
+    for verdict in (endpoint.health, host.health):
+        if verdict.fault is not None:
+            return State.UNHEALTHY, verdict.fault, verdict.message
+    if host.throttle.active(now):
+        return State.THROTTLED, Reason.RETRY_AFTER, ""
+    return None
+
+
+def _in(endpoint: _Endpoint, host: _Host) -> _Shown:
+    stale = f"{endpoint.unresolved}; its last known addresses serve" if endpoint.unresolved else ""
+    known = endpoint.health.known or host.health.known or host.served or host.throttle.until > 0
+    return (State.HEALTHY, Reason.OK, stale) if known else (State.UNKNOWN, Reason.NOT_PROBED, stale)
+
+
+def _address(spec: Endpoint) -> tuple[str, str, int]:
+    return spec.scheme, spec.host, spec.port
+
+
+def is_address(host: str) -> bool:
+    """Tell whether a URL's host is an IP literal, which needs no resolution."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

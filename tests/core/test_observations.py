@@ -1,0 +1,288 @@
+"""What is observed of the hosts: folded from probes, failed attempts, names and time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aoai_operator.core.health import Sample
+from aoai_operator.core.names import HostKey
+from aoai_operator.core.observations import Failure, Observations, is_address
+from aoai_operator.core.observed import HostState, Reason, State
+from aoai_operator.core.table import RoutingTable
+from support.tables import endpoint, endpoint_key, host_key, routing_table
+
+NOW = 1_700_000_000_000
+EAST, WEST = host_key("east"), host_key("west")
+TABLE = routing_table(endpoint("east"), endpoint("west"))
+GOOD = Sample(Reason.OK)
+
+
+def observing(table: RoutingTable = TABLE) -> Observations:
+    observations = Observations()
+    observations.follow([table], now=NOW)
+    return observations
+
+
+def refusal(host: HostKey = EAST, *, wait: int | None = 2_000, status: int = 429) -> Failure:
+    return Failure(host, status=status, retry_after_ms=wait)
+
+
+def shown(observations: Observations, key: HostKey = EAST) -> HostState:
+    return observations.overrides().host(key)
+
+
+def test_a_new_host_is_unknown_and_serves() -> None:
+    state = shown(observing())
+    assert (state.state, state.reason, state.since, state.ramp) == (State.UNKNOWN, Reason.NOT_PROBED, NOW, 1.0)
+    assert state.usable
+
+
+def test_a_refusal_throttles_one_host_and_asks_for_no_probe() -> None:
+    observations = observing()
+    folded = observations.attempts([refusal()], now=NOW)
+    assert folded.changed
+    assert folded.suspects == frozenset()
+    state = shown(observations)
+    assert (state.state, state.reason, state.until) == (State.THROTTLED, Reason.RETRY_AFTER, NOW + 2_000)
+    assert not state.usable
+    assert shown(observations, WEST).state is State.UNKNOWN
+
+
+def test_a_throttled_host_returns_on_a_ramp_as_a_new_incarnation() -> None:
+    observations = observing()
+    observations.attempts([refusal()], now=NOW)
+    assert observations.next_change(NOW) == NOW + 2_000
+    assert not observations.tick(NOW + 1_999)
+    assert observations.tick(NOW + 2_000)
+    state = shown(observations)
+    assert (state.state, state.reason, state.incarnation, state.ramp) == (State.HEALTHY, Reason.OK, 1, 0.05)
+    ramps, now = [], NOW + 2_000
+    while (after := observations.next_change(now)) is not None:
+        now = after
+        assert observations.tick(now)
+        ramps.append(shown(observations).ramp)
+    assert ramps == sorted(ramps)
+    assert len(ramps) == 10
+    assert (now, ramps[-1]) == (NOW + 7_000, 1.0)
+    assert shown(observations).since == NOW + 2_000
+
+
+def test_a_refused_credential_takes_every_deployment_out_until_probes_are_good() -> None:
+    table = routing_table(endpoint("east"), endpoint("west"), deployments=("gpt", "mini"))
+    observations = observing(table)
+    folded = observations.attempts([refusal(status=401, wait=None)], now=NOW)
+    assert folded.suspects == {endpoint_key("east")}
+    for key in (EAST, host_key("east", "mini")):
+        assert (shown(observations, key).state, shown(observations, key).reason) == (State.UNHEALTHY, Reason.AUTH)
+    assert shown(observations, WEST).usable
+    assert observations.next_change(NOW) is None
+    assert not observations.probed(endpoint_key("east"), GOOD, now=NOW + 1_000)
+    assert observations.probed(endpoint_key("east"), GOOD, now=NOW + 2_000)
+    assert (shown(observations).state, shown(observations).ramp) == (State.HEALTHY, 0.05)
+
+
+def test_without_probes_a_refused_credential_is_tried_again_after_half_a_minute() -> None:
+    observations = observing(routing_table(endpoint("east"), probe=None))
+    observations.attempts([refusal(status=403, wait=None)], now=NOW)
+    assert observations.next_change(NOW) == NOW + 30_000
+    assert observations.tick(NOW + 30_000)
+    assert shown(observations).usable
+
+
+@pytest.mark.parametrize(
+    ("failure", "early"),
+    [
+        (Failure(EAST, status=500), True),
+        (Failure(EAST, status=404), True),
+        (Failure(EAST, status=0), True),
+        (Failure(EAST, status=503, flags=frozenset({"UF"})), True),
+        (Failure(EAST, status=400), False),
+        (Failure(EAST, status=408), False),
+    ],
+)
+def test_other_failures_change_nothing_but_may_ask_for_a_probe(failure: Failure, early: bool) -> None:
+    folded = observing().attempts([failure], now=NOW)
+    assert not folded.changed
+    assert folded.suspects == ({endpoint_key("east")} if early else frozenset())
+
+
+def test_three_bad_probes_take_an_endpoint_out_with_their_reason() -> None:
+    observations = observing()
+    bad = Sample(Reason.CONNECT, "no connection to east.example:443: refused")
+    assert not any(observations.probed(endpoint_key("east"), bad, now=NOW + n) for n in range(2))
+    assert observations.probed(endpoint_key("east"), bad, now=NOW + 2)
+    state = shown(observations)
+    assert (state.state, state.reason, state.message, state.since) == (
+        State.UNHEALTHY,
+        Reason.CONNECT,
+        bad.message,
+        NOW + 2,
+    )
+
+
+def test_a_missing_deployment_concerns_one_host() -> None:
+    observations = observing(routing_table(endpoint("east"), deployments=("gpt", "mini"), probe="Deployment"))
+    for n in range(3):
+        observations.probed(endpoint_key("east"), GOOD, now=NOW + n)
+        observations.probed_host(EAST, Sample(Reason.DEPLOYMENT_MISSING, "no such deployment"), now=NOW + n)
+    assert shown(observations).reason is Reason.DEPLOYMENT_MISSING
+    assert shown(observations, host_key("east", "mini")).state is State.HEALTHY
+    observations.follow([routing_table(endpoint("east"), deployments=("gpt", "mini"))], now=NOW + 40_000)
+    assert shown(observations).usable, "nothing probes deployments any more: the traffic may try"
+
+
+def test_a_busy_deployment_is_throttled_by_its_probe() -> None:
+    observations = observing(routing_table(endpoint("east"), probe="Deployment"))
+    assert observations.probed_host(EAST, Sample(Reason.RETRY_AFTER, retry_after_ms=3_000), now=NOW)
+    assert shown(observations).until == NOW + 3_000
+
+
+def test_a_served_request_makes_an_unknown_host_healthy_and_mends_no_fault() -> None:
+    observations = observing(routing_table(endpoint("east"), probe=None))
+    assert observations.served(EAST, now=NOW)
+    assert not observations.served(EAST, now=NOW)
+    assert shown(observations).state is State.HEALTHY
+    observations.attempts([refusal(status=401)], now=NOW)
+    assert not observations.served(EAST, now=NOW)
+    assert shown(observations).reason is Reason.AUTH
+
+
+def test_drain_and_a_missing_secret_come_from_the_table() -> None:
+    observations = observing(routing_table(endpoint("east", drain=True), endpoint("west", usable=False)))
+    assert shown(observations).state is State.DRAINING
+    state = shown(observations, WEST)
+    assert (state.state, state.reason) == (State.UNHEALTHY, Reason.SECRET_MISSING)
+    assert state.message == "Secret ai/keys has no entry 'west'"
+    assert observations.follow([TABLE], now=NOW + 1)
+    assert shown(observations).usable
+    assert shown(observations, WEST).incarnation == 1
+
+
+def test_a_name_that_never_resolved_is_a_fault_and_one_that_did_keeps_its_addresses() -> None:
+    observations, east = observing(), endpoint_key("east")
+    assert observations.unresolved(east, "east.example does not resolve", now=NOW)
+    assert (shown(observations).state, shown(observations).reason) == (State.UNHEALTHY, Reason.DNS)
+    assert observations.resolved(east, ("10.0.0.1", "10.0.0.2"), now=NOW)
+    assert shown(observations).usable
+    assert not observations.resolved(east, ("10.0.0.1", "10.0.0.2"), now=NOW)
+    observations.unresolved(east, "east.example does not resolve", now=NOW)
+    assert shown(observations).usable
+    assert "last known addresses" in shown(observations).message
+    assert observations.overrides().addresses == {east: ("10.0.0.1", "10.0.0.2")}
+
+
+def test_state_survives_a_new_table_and_goes_with_its_host() -> None:
+    observations = observing()
+    observations.resolved(endpoint_key("east"), ("10.0.0.1",), now=NOW)
+    observations.attempts([refusal()], now=NOW)
+    assert observations.follow([routing_table(endpoint("east"))], now=NOW)
+    assert shown(observations).state is State.THROTTLED
+    assert observations.overrides().hosts.keys() == {EAST}
+    assert not observations.attempts([refusal(WEST)], now=NOW).changed
+    assert observations.follow([routing_table(endpoint("east", host="other.example"))], now=NOW)
+    assert shown(observations).state is State.UNKNOWN
+    assert observations.overrides().addresses == {}
+
+
+def test_the_view_is_the_same_object_until_something_changes() -> None:
+    observations = observing()
+    before = observations.overrides()
+    observations.tick(NOW + 1)
+    assert observations.overrides() is before
+    observations.attempts([refusal()], now=NOW)
+    assert observations.overrides() is not before
+    assert before.host(EAST).state is State.UNKNOWN
+
+
+@pytest.mark.parametrize(("host", "literal"), [("10.0.0.1", True), ("[::1]", True), ("::1", True), ("a.b", False)])
+def test_ip_literals_need_no_resolution(host: str, literal: bool) -> None:
+    assert is_address(host) is literal
+
+
+hosts = st.sampled_from([EAST, WEST, host_key("gone"), host_key("east", "gone")])
+failures = st.builds(
+    Failure,
+    host=hosts,
+    status=st.integers(-1, 600),
+    retry_after_ms=st.none() | st.integers(-(10**15), 10**15),
+    flags=st.frozensets(st.sampled_from(["UF", "UH", "DC", "URX"])),
+)
+samples = st.builds(
+    Sample, reason=st.sampled_from(Reason), message=st.text(max_size=3), retry_after_ms=st.none() | st.integers()
+)
+tables = st.sampled_from(
+    [
+        TABLE,
+        routing_table(endpoint("east"), probe=None),
+        routing_table(endpoint("east", drain=True), endpoint("west", usable=False), probe="Deployment"),
+        routing_table(endpoint("east"), endpoint("west"), deployments=("gpt", "mini")),
+    ]
+)
+steps = st.one_of(
+    st.tuples(st.just("attempts"), st.lists(failures, max_size=4)),
+    st.tuples(st.just("probed"), st.tuples(st.sampled_from(["east", "west", "gone"]), samples)),
+    st.tuples(st.just("probed_host"), st.tuples(hosts, samples)),
+    st.tuples(st.just("follow"), tables),
+    st.tuples(st.just("tick"), st.none()),
+)
+
+
+@given(script=st.lists(st.tuples(st.integers(-1_000, 40_000), steps), max_size=25))
+def test_whatever_happens_the_view_is_consistent(script: list[tuple[int, tuple[str, object]]]) -> None:
+    observations, now = observing(), NOW
+    for passed, (what, argument) in script:
+        now += passed
+        before = observations.overrides()
+        _step(observations, what, argument, now)
+        observations.tick(now)
+        after = observations.overrides()
+        assert not observations.tick(now), "a tick is idempotent"
+        assert observations.overrides() is after
+        change = observations.next_change(now)
+        assert change is None or change > now
+        for key, state in after.hosts.items():
+            assert 0.05 <= state.ramp <= 1
+            assert state.incarnation >= before.host(key).incarnation or what == "follow"
+            if state.state is State.THROTTLED:
+                assert state.until is not None
+                assert now < state.until <= now + 60_000
+                assert not state.usable
+            else:
+                assert state.until is None
+    end = now + 60_000
+    observations.tick(end)
+    assert all(s.state is not State.THROTTLED for s in observations.overrides().hosts.values())
+
+
+def _step(observations: Observations, what: str, argument: object, now: int) -> None:
+    match what, argument:
+        case "attempts", list(batch):
+            observations.attempts(batch, now=now)
+        case "probed", (str(name), Sample() as sample):
+            observations.probed(endpoint_key(name), sample, now=now)
+        case "probed_host", (HostKey() as key, Sample() as sample):
+            observations.probed_host(key, sample, now=now)
+        case "follow", RoutingTable() as table:
+            observations.follow([table], now=now)
+        case _:
+            observations.tick(now)
+
+
+@given(batch=st.permutations([refusal(wait=w, status=s) for w in (None, 100, 5_000) for s in (429, 503, 401)]))
+def test_the_order_of_a_batch_does_not_matter(batch: list[Failure]) -> None:
+    one, other = observing(), observing()
+    one.attempts(batch, now=NOW)
+    other.attempts(list(reversed(batch)), now=NOW)
+    assert one.overrides() == other.overrides()
+
+
+@given(wait=st.integers(1, 10**9), looks=st.lists(st.integers(0, 59_999), max_size=10))
+def test_a_throttled_host_is_never_usable_before_its_end(wait: int, looks: list[int]) -> None:
+    observations = observing()
+    observations.attempts([refusal(wait=wait)], now=NOW)
+    end = NOW + min(wait, 60_000)
+    for look in sorted(looks):
+        observations.tick(NOW + look)
+        assert shown(observations).usable is (NOW + look >= end)
