@@ -1,0 +1,80 @@
+"""Our own chain, whole: `aoai-operator local` on generated manifests, with the Envoy that it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import yaml
+
+from bench import payloads
+from bench.machine import descendants, free_port, pin
+from bench.payloads import Request
+from bench.processes import BenchError, await_gateway, child
+from bench.site import Region, Site
+from bench.subject import Subject
+
+REGION_KEY = "bench-region-key-0123456789abcdef"
+
+
+@contextmanager
+def our_chain(
+    site: Site,
+    regions: Sequence[Region],
+    *,
+    name: str = "aoai-operator",
+    spec: dict[str, Any] | None = None,
+    weight: int | None = None,
+) -> Iterator[Subject]:
+    """Run the operator in local mode with one Envoy worker.
+
+    `spec` is laid over the pool's own spec, `weight` is for every endpoint.
+    """
+    port = free_port()
+    manifests, log = site.scratch / f"chain-{port}.yaml", site.scratch / f"chain-{port}.log"
+    manifests.write_text(yaml.safe_dump_all(_manifests(regions, spec or {}, weight)))
+    command = [site.operator, "local", str(manifests), "--listen", f"127.0.0.1:{port}"]
+    command += ["--metrics", f"127.0.0.1:{free_port()}", "--concurrency", "1"]
+    with child(command, log=log) as process:
+        await_gateway(process, port, Request().text(), name=name, log=log)
+        envoy = next((pid for pid, comm in descendants(process.pid) if comm.startswith("envoy")), None)
+        if envoy is None:
+            raise BenchError(f"{name} has no child process named envoy")
+        pin(process.pid, site.cores.load)
+        pin(envoy, site.cores.subject)
+        yield Subject(name, port, envoy, {"operator": process.pid})
+
+
+def _manifests(regions: Sequence[Region], spec: dict[str, Any], weight: int | None) -> list[dict[str, Any]]:
+    pool = {
+        "models": [{"name": payloads.MODEL}],
+        "endpoints": [_endpoint(region) | ({"weight": weight} if weight else {}) for region in regions],
+        "limits": {"maxConcurrentRequests": 10_000},
+        **spec,
+    }
+    quota = {
+        "poolRefs": [{"name": "bench"}],
+        "identities": [{"apiKey": {"secretRef": {"name": "bench-tenant", "key": "api-key"}}}],
+    }
+    return [
+        _resource("aoai.dev/v1alpha1", "AOAIBackendPool", "bench", spec=pool),
+        _resource("aoai.dev/v1alpha1", "TenantQuota", "bench-tenant", spec=quota),
+        _resource("v1", "Secret", "bench-tenant", stringData={"api-key": payloads.CLIENT_KEY}),
+        _resource("v1", "Secret", "bench-regions", stringData={"api-key": REGION_KEY}),
+    ]
+
+
+def _endpoint(region: Region) -> dict[str, Any]:
+    capacity = {"tokensPerMinute": region.tokens_per_minute}
+    return {
+        "name": region.name,
+        "url": f"http://127.0.0.1:{region.port}",
+        "region": region.name,
+        "deployments": [{"model": payloads.MODEL, "name": region.deployment, "capacity": capacity}],
+        "auth": {"apiKey": {"secretRef": {"name": "bench-regions", "key": "api-key"}}},
+    }
+
+
+def _resource(api: str, kind: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "bench"}, **fields}

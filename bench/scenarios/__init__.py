@@ -1,0 +1,1 @@
+"""One file a scenario; `SCENARIOS` in `bench.cli` names them."""
