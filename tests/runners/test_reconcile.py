@@ -12,7 +12,7 @@ from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.world import World
-from aoai_operator.runners.reconcile import LoadError, Reconciler
+from aoai_operator.runners.reconcile import Reconciler
 from support.resources import pool, world
 from support.waiting import eventually
 
@@ -23,10 +23,9 @@ A = PoolKey("ns", "a")
 class House:
     """A reconciler between scripted resources and lists."""
 
-    resources: World | LoadError = field(default_factory=World)
+    resources: World | OSError = field(default_factory=World)
     loads: int = 0
     delivered: list[tuple[World, Compiled]] = field(default_factory=list)
-    complaints: list[LoadError | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.reconciler = Reconciler(
@@ -34,7 +33,6 @@ class House:
             observe=Overrides,
             programming=dict,
             deliver=lambda w, c: self.delivered.append((w, c)),
-            complain=self.complaints.append,
             now=lambda: 1_000,
             hold_off=0.01,
             hold_off_max=0.05,
@@ -42,7 +40,7 @@ class House:
 
     def load(self) -> World:
         self.loads += 1
-        if isinstance(self.resources, LoadError):
+        if isinstance(self.resources, OSError):
             raise self.resources
         return self.resources
 
@@ -78,14 +76,13 @@ async def test_an_observation_reads_nothing_again(house: House) -> None:
     assert house.loads == 1
 
 
-async def test_what_cannot_be_read_is_said_and_changes_nothing(house: House) -> None:
+async def test_what_cannot_be_read_changes_nothing(house: House) -> None:
     house.resources = world(pool("a"))
     house.reconciler.resources_changed()
     await eventually(lambda: house.delivered)
-    house.resources = LoadError("line 3: mend it")
+    house.resources = OSError("the disk is gone")
     house.reconciler.resources_changed()
-    await eventually(lambda: len(house.complaints) == 2)
-    assert str(house.complaints[1]) == "line 3: mend it"
+    await eventually(lambda: house.loads == 2)
     house.reconciler.observations_changed()
     await eventually(lambda: len(house.delivered) == 2)
     assert set(house.delivered[1][1].tables) == {A}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 from watchfiles import Change, awatch
 
-SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
-
-async def watch(paths: Iterable[Path], on_change: Callable[[], None]) -> None:
-    """Call `on_change` whenever one of the files, or a manifest below one of the directories, may have changed.
+async def watch(paths: Iterable[Path], on_change: Callable[[], None], *, suffixes: Container[str]) -> None:
+    """Call `on_change` when one of the files, or a file with one of the suffixes below a directory, may have changed.
 
     It is the directory of a file that is watched, not the file: editors and `kubectl`-like tools write a new file and
     rename it over the old one, and the old one never changes. It is called once at the start too, for what
@@ -22,7 +20,7 @@ async def watch(paths: Iterable[Path], on_change: Callable[[], None]) -> None:
     directories = {path if path.is_dir() else path.parent for path in paths}
     # A mounted ConfigMap is a link to a file in a directory that is replaced: what it points to is watched as well.
     directories |= {path.resolve().parent for path in paths if not path.is_dir()}
-    changes = awatch(*directories, watch_filter=_Concerned(paths), debounce=50, step=20)
+    changes = awatch(*directories, watch_filter=_Concerned(paths, suffixes), debounce=50, step=20)
     first = asyncio.ensure_future(anext(changes))
     try:
         await asyncio.sleep(0)  # the task has begun, and with it the watch
@@ -40,7 +38,8 @@ async def watch(paths: Iterable[Path], on_change: Callable[[], None]) -> None:
 class _Concerned:
     """Tells whether a changed path concerns the manifests; a link may have been turned, so its whole directory does."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], suffixes: Container[str]) -> None:
+        self._suffixes = suffixes
         self._directories = [path for path in paths if path.is_dir()]
         self._links = {path.resolve().parent for path in paths if path.resolve() != path}
         self._files = {path for path in paths if not path.is_dir()}
@@ -49,4 +48,4 @@ class _Concerned:
         path = Path(changed)
         if path in self._files or path.parent in self._links or path.name == "..data":
             return True
-        return path.suffix in SUFFIXES and any(path.is_relative_to(directory) for directory in self._directories)
+        return path.suffix in self._suffixes and any(path.is_relative_to(directory) for directory in self._directories)

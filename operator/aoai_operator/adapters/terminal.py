@@ -42,7 +42,7 @@ class Terminal:
             return
         for fault in faults:
             typer.secho(fault, fg="red")
-        typer.secho("nothing is changed until this is mended: the last good state keeps serving", fg="red")
+        typer.secho("until this is mended, what was good before keeps serving", fg="red")
 
     def mended(self) -> None:
         """Say that the manifests are whole again."""

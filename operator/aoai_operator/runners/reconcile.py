@@ -16,14 +16,10 @@ from aoai_operator.core.world import Programming, World
 _log = structlog.get_logger("reconcile")
 
 
-class LoadError(Exception):
-    """The resources cannot be read now; the message says what is wrong and how to mend it."""
-
-
 class Reconciler:
     """Turns resources into tables and statuses, whenever either they or the observations changed.
 
-    A world that cannot be loaded, or not compiled, leaves everything as it was.
+    A world that cannot be loaded leaves everything as it was.
     """
 
     def __init__(
@@ -33,7 +29,6 @@ class Reconciler:
         observe: Callable[[], Overrides],
         programming: Callable[[], Mapping[PoolKey, Programming]],
         deliver: Callable[[World, Compiled], None],
-        complain: Callable[[LoadError | None], None],
         now: Callable[[], int],
         hold_off: float,
         hold_off_max: float,
@@ -41,11 +36,10 @@ class Reconciler:
         """Take the ways in and out.
 
         Args:
-            load: reads the resources and secrets; runs in a thread; raises LoadError.
+            load: reads the resources and secrets; runs in a thread.
             observe: gives what was observed of the hosts.
             programming: gives how far the Envoys are.
             deliver: takes each outcome, with the world that it was made of.
-            complain: takes what is wrong with the resources, each time that they are read; None for nothing.
             now: gives milliseconds of the Unix epoch.
             hold_off: seconds of quiet to wait for after a wake.
             hold_off_max: seconds that an unquiet time can put a pass off.
@@ -54,7 +48,6 @@ class Reconciler:
         self._observe = observe
         self._programming = programming
         self._deliver = deliver
-        self._complain = complain
         self._now = now
         self._hold_off = hold_off
         self._hold_off_max = hold_off_max
@@ -82,17 +75,22 @@ class Reconciler:
 
     async def reconcile(self) -> None:
         """Make one pass now."""
+        try:
+            world = await self._world()
+            compiled = compile_world(world)
+        except Exception:  # noqa: BLE001 - the last good tables must outlive whatever goes wrong here
+            _log.exception("the resources cannot be read or compiled, the last good state keeps serving")
+            return
+        self._last = compiled
+        self._deliver(world, compiled)
+
+    async def _world(self) -> World:
         if self._reload:
             self._reload = False
-            try:
-                self._resources = await asyncio.to_thread(self._load)
-            except LoadError as error:
-                self._complain(error)
-                return
-            self._complain(None)
+            self._resources = await asyncio.to_thread(self._load)
         now = self._now()
         last = self._last
-        world = replace(
+        return replace(
             self._resources,
             last_good=last.tables if last else {},
             overrides=self._observe(),
@@ -101,12 +99,6 @@ class Reconciler:
             quota_statuses=last.quota_statuses if last else {},
             now=now,
         )
-        try:
-            self._last = compile_world(world)
-        except Exception:  # noqa: BLE001 - the last good tables must outlive any mistake of ours
-            _log.exception("compiling failed, the last good state keeps serving")
-            return
-        self._deliver(world, self._last)
 
     async def _quiet(self) -> None:
         loop = asyncio.get_running_loop()
