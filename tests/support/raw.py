@@ -20,7 +20,7 @@ def raw_pool() -> Raw:
                 {
                     "name": "east",
                     "url": "https://contoso.openai.azure.com",
-                    "deployments": [{"model": "gpt-4o", "name": "dep"}],
+                    "deployments": [{"model": "gpt-4o", "name": "dep"}, {"model": "mini", "name": "mini-dep"}],
                     "auth": {"apiKey": {"secretRef": {"name": "keys"}}},
                 }
             ],

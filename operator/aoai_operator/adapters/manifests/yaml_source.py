@@ -6,6 +6,7 @@ numbers of base 60, and lets a few aliases grow without bound.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,10 +17,10 @@ import yaml
 from aoai_operator.core.api.fault import Path, field_name
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_MAX_NODES = 500_000
+_MAX_NODES = 200_000
 _MAX_DEPTH = 60
 _MAX_NESTING = 200
-_QUOTED = re.compile(r"'(?!<)[^'\n]{2,}'|\"[^\"\n]{2,}\"")
+_QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,14 @@ def documents(text: str) -> Iterator[Document | YamlFault]:
 def _too_deep(text: str) -> int | None:
     """Return the line at which nesting exceeds what the composer, which recurses, can take; None if nowhere."""
     depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_NESTING:
-                return _line(event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    with contextlib.suppress(yaml.YAMLError):  # the composer tells of it, after the documents before it
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_NESTING:
+                    return _line(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
     return None
 
 
@@ -71,13 +73,18 @@ def _syntax(error: yaml.YAMLError) -> YamlFault:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     # The parser quotes names of anchors, aliases and tags: an unquoted key that begins with * or ! would be among them.
-    safe = _QUOTED.sub("'...'", str(problem)).replace("\n", " ")
+    safe = _QUOTED.sub(_masked, str(problem)).replace("\n", " ")
     mend = (
         "indent with spaces" if "\\t" in safe or "'\t'" in safe else "quote texts that begin with a special character"
     )
     if mark is None:
         return YamlFault(1, "", f"is not YAML: {safe}", "")
     return YamlFault(mark.line + 1, "", f"is not YAML: {safe} (column {mark.column + 1})", mend)
+
+
+def _masked(quoted: re.Match[str]) -> str:
+    inside = quoted[1] or quoted[2] or ""
+    return quoted[0] if len(inside) < 2 or inside.startswith("<") else "'...'"
 
 
 def _document(node: yaml.Node) -> Document:
