@@ -212,28 +212,30 @@ class RegionServer:
             body,
         )
         reply = state.receive(seen, self._clock())
-        done = False
-        response: web.StreamResponse = web.Response()
+        response, done = web.StreamResponse(), False
         try:
-            if reply.delay > 0:
-                await asyncio.sleep(reply.delay)
-            if reply.wire is not None:
-                await self._play(request, reply.wire)
-            elif reply.events is None:
-                response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
-                await response.prepare(request)
-                await response.write_eof()
-                done = True
-            else:
-                response, done = await self._stream(request, reply, reply.events)
-        except ConnectionError:
-            """The client has left; what is returned goes nowhere."""
+            with contextlib.suppress(ConnectionError):  # the client has left: what is returned goes nowhere
+                response, done = await self._send(request, reply)
         finally:
             if done:
                 state.finished(reply, self._clock())
             else:
                 state.abandoned(reply)
         return response
+
+    async def _send(self, request: web.BaseRequest, reply: Reply) -> tuple[web.StreamResponse, bool]:
+        """Carry a reply out; the second value says whether it reached its end."""
+        if reply.delay > 0:
+            await asyncio.sleep(reply.delay)
+        if reply.wire is not None:
+            await self._play(request, reply.wire)
+            return web.StreamResponse(), False
+        if reply.events is not None:
+            return await self._stream(request, reply, reply.events)
+        response = web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        await response.prepare(request)
+        await response.write_eof()
+        return response, True
 
     async def _play(self, request: web.BaseRequest, fault: Reset | Blackhole) -> None:
         """A fault instead of an answer."""

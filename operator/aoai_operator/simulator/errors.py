@@ -36,7 +36,7 @@ def resource_not_found() -> AzureError:
 
 
 def deployment_not_found() -> AzureError:
-    """Unknown deployment [Azure OpenAI REST API reference; openai-python #1127 and many others]."""
+    """Unknown deployment [many community reports]."""
     return _error(
         404,
         "DeploymentNotFound",
@@ -73,7 +73,7 @@ def malformed_json() -> AzureError:
 
 
 def operation_not_supported(operation: str, model: str) -> AzureError:
-    """A deployment of another kind of model [Azure OpenAI FAQ: OperationNotSupported]."""
+    """A deployment of another kind of model [community reports of OperationNotSupported]."""
     return _error(
         400,
         "OperationNotSupported",

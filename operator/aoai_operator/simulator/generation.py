@@ -12,6 +12,7 @@ from aoai_operator.simulator.limits import Work
 from aoai_operator.simulator.model import Deployment
 from aoai_operator.simulator.prompt import Prompt
 
+_MOST_CHOICES = 128
 _TEXT = (
     "the region answers in time and every token is counted once so that nothing is lost when a neighbour falls silent "
     "because load moves to where capacity is left"
@@ -82,7 +83,8 @@ def generate(prompt: Prompt, body: Mapping[str, Any], deployment: Deployment, *,
     tool = _chosen_tool(prompt, body)
     reasoning = prompt.markers.get("reasoning", deployment.reasoning_tokens)
     if tool is not None:
-        pieces = _split(json.dumps(_sample(tool.get("parameters") or {})))
+        parameters = tool.get("parameters")
+        pieces = _split(json.dumps(_sample(parameters if isinstance(parameters, dict) else {})))
     elif (schema := _schema(body)) is not None:
         pieces = _split(json.dumps(_sample(schema)))
     else:
@@ -96,14 +98,14 @@ def generate(prompt: Prompt, body: Mapping[str, Any], deployment: Deployment, *,
         pieces = pieces[: len(pieces) // 2]
         finish = "content_filter"
     n = body.get("n")
-    choices = n if isinstance(n, int) and n > 0 else 1
+    choices = n if isinstance(n, int) and 0 < n <= _MOST_CHOICES else 1
     usage = Usage(prompt.tokens, (len(pieces) + reasoning) * choices, cached, reasoning * choices)
     return Generation(pieces, finish, usage, str(tool.get("name")) if tool is not None else "", choices)
 
 
 def _words(prompt: Prompt, count: int) -> tuple[str, ...]:
     words = _TEXT.split()
-    seed = zlib.crc32(prompt.text.encode())
+    seed = zlib.crc32(prompt.text.encode("utf-8", "surrogatepass"))
     return tuple((" " if i else "") + words[(seed + i) % len(words)] for i in range(count))
 
 
@@ -117,12 +119,18 @@ def _chosen_tool(prompt: Prompt, body: Mapping[str, Any]) -> Mapping[str, Any] |
     choice = body.get("tool_choice", "auto")
     if not isinstance(tools, list) or choice == "none":
         return None
-    functions = [t.get("function", t) for t in tools if isinstance(t, dict) and t.get("type") == "function"]
+    functions = [_nested(t, "function") for t in tools if isinstance(t, dict) and t.get("type") == "function"]
     if isinstance(choice, dict):
-        wanted = choice.get("function", choice).get("name")
+        wanted = _nested(choice, "function").get("name")
         return next((f for f in functions if f.get("name") == wanted), None)
     asked = "tool" in prompt.markers and prompt.last_role == "user"
     return functions[0] if functions and (choice == "required" or asked) else None
+
+
+def _nested(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object under ``name``, or the value itself where the API flattens it."""
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else value
 
 
 def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -132,7 +140,7 @@ def _schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     if not isinstance(form, dict):
         return None
     if form.get("type") == "json_schema":
-        schema = form.get("json_schema", form).get("schema")
+        schema = _nested(form, "json_schema").get("schema")
         return schema if isinstance(schema, dict) else {}
     return {} if form.get("type") == "json_object" else None
 
@@ -143,7 +151,9 @@ def _sample(schema: Mapping[str, Any]) -> Any:
         return enum[0]
     kind = schema.get("type", "object")
     if kind == "object":
-        properties = schema.get("properties") or {}
+        properties = schema.get("properties")
+        if not isinstance(properties, dict):
+            return {}
         return {name: _sample(inner if isinstance(inner, dict) else {}) for name, inner in properties.items()}
     if kind == "array":
         items = schema.get("items")

@@ -31,7 +31,7 @@ def count_custom(names: Iterable[str], *, sdk: bool) -> int:
 
 
 def answer_headers(*, region: str, deployment: str, request_id: str, api_version: str, took_ms: int) -> dict[str, str]:
-    """Headers of every answer of the model endpoint [response dumps in openai-dotnet and azure-sdk issues]."""
+    """Headers of every answer of the model endpoint [response dumps in community reports]."""
     headers = {
         "apim-request-id": request_id,
         "x-request-id": request_id,

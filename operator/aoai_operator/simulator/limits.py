@@ -4,7 +4,7 @@ Standard deployments [Manage Azure OpenAI quota: "Understanding rate limits"]:
 - at admission an estimate of tokens is added to a running count, which is reset each minute; over the limit is 429;
 - requests a minute are evaluated over windows of 1 or 10 seconds; over a window's share is 429;
 - a refused request counts as well.
-Provisioned deployments [Provisioned throughput: "How utilization enforcement works"]:
+Provisioned deployments [Provisioned throughput, on utilization]:
 - a leaky bucket: admission adds the estimated work, completion corrects it, it drains constantly; 429 from 100 % on.
 """
 

@@ -33,7 +33,14 @@ from aoai_operator.simulator.model import Deployment, Region
 from aoai_operator.simulator.others import embeddings_body, images_body, models_body
 from aoai_operator.simulator.prompt import PromptCache, read_prompt
 from aoai_operator.simulator.responses_api import responses_body, responses_events
-from aoai_operator.simulator.routes import KIND_OF, OPERATION_IDS, Route, operation_word, parse_route
+from aoai_operator.simulator.routes import (
+    KIND_OF,
+    OPERATION_IDS,
+    Route,
+    operation_word,
+    parse_route,
+    takes_stream_options,
+)
 
 _EPOCH = 1_700_000_000
 _F = TypeVar("_F", bound=RequestFault)
@@ -119,15 +126,16 @@ class RegionState:
 
     def inject(self, fault: Fault) -> None:
         """Add a fault; one of the same kind and deployment is replaced."""
-        self.heal(kind=fault.kind, deployment=_scope(fault))
+        place = (fault.kind, _scope(fault))
+        self.faults = [a for a in self.faults if (a.fault.kind, _scope(a.fault)) != place]
         self.faults.append(ActiveFault(fault))
 
     def heal(self, *, kind: str | None = None, deployment: str | None = None) -> None:
-        """Remove all faults, or those of one kind, or those of one kind and deployment (None: of the whole region)."""
+        """Remove the faults of this kind and this deployment; None stands for any."""
         self.faults = [
             active
             for active in self.faults
-            if kind is not None and (active.fault.kind != kind or _scope(active.fault) != deployment)
+            if kind not in {None, active.fault.kind} or deployment not in {None, _scope(active.fault)}
         ]
 
     def receive(self, seen: Incoming, now: float) -> Reply:
@@ -201,7 +209,7 @@ class RegionState:
             return call
         try:
             body = json.loads(seen.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             call.problem = errors.malformed_json()
@@ -238,6 +246,8 @@ class RegionState:
         self, route: Route, target: DeploymentState, body: Mapping[str, Any], record: RequestRecord, now: float
     ) -> Reply:
         settings = target.settings
+        if "stream_options" in body and not takes_stream_options(route.api_version):
+            raise errors.bad_request("Unrecognized request argument supplied: stream_options")
         prompt = read_prompt(route.operation, body)
         cached = target.cache.lookup(prompt, str(body.get("prompt_cache_key", "")))
         estimate = prompt.estimate(settings)

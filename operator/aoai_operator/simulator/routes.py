@@ -49,6 +49,14 @@ def operation_word(operation: str) -> str:
     return _OPERATION_WORDS[operation]
 
 
+def takes_stream_options(api_version: str) -> bool:
+    """Whether ``stream_options`` is known: v1 and from 2024-09-01-preview [azure-sdk-for-java #40998].
+
+    Older versions answer 400 [azure-rest-api-specs #29157, openai-python #1469].
+    """
+    return not api_version or api_version >= "2024-09-01"
+
+
 def parse_route(method: str, path: str, query: str) -> Route | None:
     """The route of a request, or None for what Azure answers "Resource not found".
 

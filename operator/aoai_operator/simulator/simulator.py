@@ -128,7 +128,7 @@ class Simulator:
         running.server.apply_faults()
 
     def heal(self, region: str, *, kind: str | None = None, deployment: str | None = None) -> None:
-        """Remove the faults of a region: all, or those of one kind (and deployment); in force when this returns."""
+        """Remove the faults of a region, of this kind and this deployment (None: any); in force when this returns."""
         running = self.regions[region]
         running.state.heal(kind=kind, deployment=deployment)
         running.server.apply_faults()
