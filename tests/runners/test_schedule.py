@@ -1,0 +1,172 @@
+"""The schedule: jobs by key, jittered, bounded, early on request, undisturbed by others' changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aoai_operator.runners.schedule import Plan, Schedule
+from support.waiting import eventually
+
+INTERVAL = 10_000
+
+
+@dataclass
+class Bench:
+    """A schedule with a clock and a chance that the test sets, and jobs that wait for the gate."""
+
+    now: int = 0
+    chance: float = 0.5
+    concurrency: int = 32
+    done: list[tuple[str, str]] = field(default_factory=list)
+    begun: Counter[str] = field(default_factory=Counter)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self.schedule: Schedule[str, str] = Schedule(
+            self.job, now=lambda: self.now, concurrency=self.concurrency, chance=lambda: self.chance
+        )
+        self.plans: dict[str, str] = {}
+
+    async def job(self, key: str, what: str) -> None:
+        self.begun[key] += 1
+        await self.gate.wait()
+        self.done.append((key, what))
+        if what == "broken":
+            raise RuntimeError("by intent")
+
+    def follow(self, **plans: str) -> None:
+        self.plans = plans
+        self.schedule.follow({key: Plan(INTERVAL, what) for key, what in plans.items()})
+
+    def at(self, now: int) -> None:
+        """Set the clock; following the same plans again makes the schedule look at it."""
+        self.now = now
+        self.follow(**self.plans)
+
+    async def settled(self) -> None:
+        """Let everything run that can run without the clock."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.schedule.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_each_key_is_done_at_once_and_then_every_interval() -> None:
+    bench = Bench()
+    bench.follow(a="x", b="y")
+    async with bench.running():
+        await eventually(lambda: sorted(bench.done) == [("a", "x"), ("b", "y")])
+        bench.at(INTERVAL - 1)
+        await bench.settled()
+        assert len(bench.done) == 2
+        bench.at(INTERVAL)
+        await eventually(lambda: len(bench.done) == 4)
+
+
+async def test_the_interval_is_jittered_by_a_tenth() -> None:
+    bench = Bench(chance=0.0)
+    bench.follow(a="x")
+    async with bench.running():
+        await eventually(lambda: bench.begun["a"] == 1)
+        bench.at(INTERVAL * 9 // 10 - 1)
+        await bench.settled()
+        assert bench.begun["a"] == 1
+        bench.at(INTERVAL * 9 // 10)
+        await eventually(lambda: bench.begun["a"] == 2)
+
+
+async def test_no_more_than_the_bound_run_at_once() -> None:
+    bench = Bench(concurrency=2)
+    bench.gate.clear()
+    bench.follow(**{str(n): "x" for n in range(5)})
+    async with bench.running():
+        await eventually(lambda: bench.begun.total() == 2)
+        await bench.settled()
+        assert bench.begun.total() == 2
+        bench.gate.set()
+        await eventually(lambda: len(bench.done) == 5)
+
+
+async def test_soon_is_early_but_not_within_a_second_of_the_last() -> None:
+    bench = Bench()
+    bench.follow(a="x", b="y")
+    async with bench.running():
+        await eventually(lambda: len(bench.done) == 2)
+        bench.schedule.soon("a")
+        bench.schedule.soon("unknown")
+        await bench.settled()
+        assert bench.begun["a"] == 1
+        bench.at(1_000)
+        await eventually(lambda: bench.begun["a"] == 2)
+        bench.now = 5_000
+        bench.schedule.soon("a")
+        await eventually(lambda: bench.begun["a"] == 3)
+        assert bench.begun["b"] == 1
+
+
+async def test_soon_while_a_job_runs_makes_another_one_follow() -> None:
+    bench = Bench()
+    bench.gate.clear()
+    bench.follow(a="x")
+    async with bench.running():
+        await eventually(lambda: bench.begun["a"] == 1)
+        bench.now = 2_000
+        bench.schedule.soon("a")
+        await bench.settled()
+        assert bench.begun["a"] == 1
+        bench.gate.set()
+        await eventually(lambda: bench.begun["a"] == 2)
+
+
+async def test_a_changed_plan_starts_over_and_leaves_the_others_alone() -> None:
+    bench = Bench()
+    bench.follow(a="x", b="y")
+    async with bench.running():
+        await eventually(lambda: len(bench.done) == 2)
+        bench.follow(a="new", b="y")
+        await eventually(lambda: bench.done[2:] == [("a", "new")])
+        bench.follow(b="y")
+        bench.at(INTERVAL)
+        await eventually(lambda: bench.done[3:] == [("b", "y")])
+
+
+async def test_the_job_of_a_dropped_key_is_cancelled() -> None:
+    bench = Bench()
+    bench.gate.clear()
+    bench.follow(a="old")
+    async with bench.running():
+        await eventually(lambda: bench.begun["a"] == 1)
+        bench.follow(a="new")
+        await eventually(lambda: bench.begun["a"] == 2)
+        bench.gate.set()
+        await eventually(lambda: bench.done == [("a", "new")])
+
+
+async def test_a_failing_job_is_done_again_and_harms_no_other() -> None:
+    bench = Bench()
+    bench.follow(a="broken", b="y")
+    async with bench.running():
+        await eventually(lambda: len(bench.done) == 2)
+        bench.at(INTERVAL)
+        await eventually(lambda: len(bench.done) == 4)
+
+
+async def test_when_it_ends_no_job_is_left() -> None:
+    bench = Bench()
+    bench.gate.clear()
+    bench.follow(a="x")
+    async with bench.running():
+        await eventually(lambda: bench.begun["a"] == 1)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
