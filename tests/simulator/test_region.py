@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -168,6 +168,18 @@ def test_the_prompt_cache_hits_in_steps_of_128_tokens() -> None:
     assert cached == [0, 1280]
 
 
+def test_a_provisioned_deployment_refuses_by_utilization_until_completion_corrects_it() -> None:
+    caller = Caller()
+    caller.region.deploy(Deployment(name="d", model="m", type="GlobalProvisionedManaged", tokens_per_minute=6000))
+    admitted = caller.send(max_tokens=1000)
+    assert not any(name.startswith("x-ratelimit") for name in admitted.headers)
+    refused = caller.send()
+    assert error_of(refused) == (429, "429")
+    assert {"retry-after", "retry-after-ms"} <= refused.headers.keys()
+    caller.region.finished(admitted, caller.now)
+    assert caller.send().status == 200
+
+
 def test_faults_strike_their_deployment_and_share_only() -> None:
     caller = Caller()
     caller.region.inject(Status(status=503, deployment="d", share=0.5))
@@ -270,6 +282,7 @@ _FIELDS = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["chat/completions", "completions", "responses", "embeddings", "images/generations"]),
     st.dictionaries(st.sampled_from([*_FIELDS, "stream", "stream_options", "dimensions", "model"]), _JSON),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from aoai_operator.simulator import errors
 from aoai_operator.simulator.accounting import Counts, Incoming, RequestLog, RequestRecord
-from aoai_operator.simulator.chat import chat_body, chat_events, completion_body, completion_events
+from aoai_operator.simulator.answers import Facts
 from aoai_operator.simulator.faults import (
     ActiveFault,
     BadHeaders,
@@ -32,7 +32,6 @@ from aoai_operator.simulator.limits import Limit, Refusal, Work, limit_of
 from aoai_operator.simulator.model import Deployment, Region
 from aoai_operator.simulator.others import embeddings_body, images_body, models_body
 from aoai_operator.simulator.prompt import PromptCache, read_prompt
-from aoai_operator.simulator.responses_api import responses_body, responses_events
 from aoai_operator.simulator.routes import (
     KIND_OF,
     OPERATION_IDS,
@@ -270,7 +269,7 @@ class RegionState:
             return Reply(200, _JSON.copy(), images_body(body, created), estimate=charged)
         generation = generate(prompt, body, settings, cached=cached)
         record.stream = body.get("stream") is True
-        facts = _Facts(settings.model, f"{next(self._ids):024x}", created)
+        facts = Facts(settings.model, f"{next(self._ids):024x}", created)
         reply = Reply(200, {}, usage=generation.usage, estimate=charged, delay=self.settings.latency.first_token)
         per_token = self.settings.latency.per_token
         if record.stream:
@@ -351,34 +350,6 @@ class RegionState:
 
 
 _JSON = {"content-type": "application/json"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What a body says of itself."""
-
-    model: str
-    request_id: str
-    created: int
-
-    def body(self, operation: str, generation: Any) -> bytes:
-        build = _BODIES[operation]
-        return build(generation, model=self.model, request_id=self.request_id, created=self.created)
-
-    def events(self, operation: str, generation: Any, *, include_usage: bool) -> list[bytes]:
-        if operation == "responses":
-            return responses_events(generation, model=self.model, request_id=self.request_id, created=self.created)
-        build = chat_events if operation == "chat/completions" else completion_events
-        return build(
-            generation,
-            model=self.model,
-            request_id=self.request_id,
-            created=self.created,
-            include_usage=include_usage,
-        )
-
-
-_BODIES = {"chat/completions": chat_body, "completions": completion_body, "responses": responses_body}
 
 
 def _first(struck: Sequence[Fault], kind: type[_F]) -> _F | None:
