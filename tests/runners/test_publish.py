@@ -26,13 +26,9 @@ class Observations:
     hosts: dict[HostKey, HostState] = field(default_factory=dict)
     change: int | None = None
 
-    def tick(self, now: int) -> bool:
-        due = self.change is not None and now >= self.change
-        if due:
+    def overrides(self, now: int) -> Overrides:
+        if self.change is not None and now >= self.change:
             self.hosts, self.change = {}, None
-        return due
-
-    def overrides(self) -> Overrides:
         return Overrides(hosts=dict(self.hosts))
 
     def next_change(self, now: int) -> int | None:

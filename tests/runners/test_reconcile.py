@@ -30,7 +30,7 @@ class House:
     def __post_init__(self) -> None:
         self.reconciler = Reconciler(
             load=self.load,
-            observe=Overrides,
+            observe=lambda _now: Overrides(),
             programming=dict,
             deliver=lambda w, c: self.delivered.append((w, c)),
             now=lambda: 1_000,

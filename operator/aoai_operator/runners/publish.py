@@ -45,12 +45,8 @@ class PoolInput:
 class Observing(Protocol):
     """What was observed of the hosts. Times are milliseconds of the Unix epoch."""
 
-    def tick(self, now: int) -> bool:
-        """Let time pass until `now`; tell whether that changed anything."""
-        ...
-
-    def overrides(self) -> Overrides:
-        """Return what is known."""
+    def overrides(self, now: int) -> Overrides:
+        """Return what is known as of `now`."""
         ...
 
     def next_change(self, now: int) -> int | None:
@@ -150,8 +146,7 @@ class Publisher:
     def _publish(self) -> None:
         entries = self._quarantine.published
         secrets = {ref: value for entry in entries.values() for ref, value in entry.secrets.items()}
-        self._observing.tick(self._now())
-        overrides = self._observing.overrides()
+        overrides = self._observing.overrides(self._now())
         try:
             snapshot = translate([e.table for e in entries.values()], secrets, overrides, self._settings)
         except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours

@@ -26,7 +26,7 @@ class Reconciler:
         self,
         *,
         load: Callable[[], World],
-        observe: Callable[[], Overrides],
+        observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Programming]],
         deliver: Callable[[World, Compiled], None],
         now: Callable[[], int],
@@ -37,7 +37,7 @@ class Reconciler:
 
         Args:
             load: reads the resources and secrets; runs in a thread.
-            observe: gives what was observed of the hosts.
+            observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys are.
             deliver: takes each outcome, with the world that it was made of.
             now: gives milliseconds of the Unix epoch.
@@ -93,7 +93,7 @@ class Reconciler:
         return replace(
             self._resources,
             last_good=last.tables if last else {},
-            overrides=self._observe(),
+            overrides=self._observe(now),
             programming=self._programming(),
             pool_statuses=last.pool_statuses if last else {},
             quota_statuses=last.quota_statuses if last else {},
