@@ -15,6 +15,14 @@ from aoai_operator.core.api.base import (
     parse_duration,
     parse_size,
 )
+from aoai_operator.core.api.endpoint import (
+    Capacity,
+    Deployment,
+    DeploymentType,
+    Endpoint,
+    EndpointAuth,
+    PoolModel,
+)
 from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.api.parse import KINDS, Invalid, Parsed, parse
 from aoai_operator.core.api.pool import (
@@ -22,18 +30,12 @@ from aoai_operator.core.api.pool import (
     AOAIBackendPool,
     AOAIBackendPoolSpec,
     Balancing,
-    Capacity,
-    Deployment,
-    DeploymentType,
-    Endpoint,
-    EndpointAuth,
     Failover,
     GatewayRef,
     Health,
     Limits,
     NamespacesFrom,
     PoolAuth,
-    PoolModel,
     Probe,
     ProbePath,
     RetryReason,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from aoai_operator.core.api.base import DURATION, LABEL, MODEL_NAME, SUBDOMAIN
-from aoai_operator.core.api.pool import REGION, URL
+from aoai_operator.core.api.endpoint import REGION, URL
 
 _TYPES = {
     "string_type": "a text",
