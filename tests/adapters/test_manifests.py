@@ -167,6 +167,20 @@ def test_a_broken_file_is_named_as_unreadable_and_what_stands_before_the_error_i
     assert len(found.pools) == 1
 
 
+def test_a_field_given_twice_makes_its_object_invalid_and_is_told_of_it_alone(tmp_path: Path) -> None:
+    twice = POOL.replace("  models:", "  suspend: true\n  suspend: false\n  models:")
+    other = raw_pool()
+    other["metadata"]["name"] = "other"
+    indented = "".join(f"  {line}\n" for line in f"{twice}".splitlines())
+    items = f"- {indented[2:]}- {json.dumps(other)}\n"
+    for text in (f"{twice}---\n{json.dumps(other)}", f"apiVersion: v1\nkind: List\nitems:\n{items}"):
+        found = read(tmp_path, text)
+        assert found.invalid == {PoolKey("ai", "chat")}
+        assert [pool.key.name for pool in found.pools] == ["other"]
+        assert [(f.object, f.field) for f in found.faults] == [("AOAIBackendPool ai/chat", "spec.suspend")]
+        assert text.splitlines()[found.faults[0].line - 1].strip() == "suspend: false"
+
+
 def test_other_kinds_are_noted(tmp_path: Path) -> None:
     found = read(tmp_path, "kind: ConfigMap\napiVersion: v1\n")
     assert [note.message for note in found.notes] == ["ConfigMap is ignored"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,31 +107,41 @@ class _Reading:
             return None
 
     def _document(self, file: str, document: Document) -> None:
-        for wrong in document.faults:
-            self.fault(LocatedFault(file, wrong.line, "", wrong.field, wrong.message, wrong.mend))
-        self._object(Origin(file, document.lines), document.data, broken=bool(document.faults))
+        self._object(Origin(file, document.lines), document.data, document.faults)
 
-    def _object(self, origin: Origin, data: Any, *, broken: bool = False) -> None:
+    def _object(self, origin: Origin, data: Any, wrongs: Sequence[YamlFault]) -> None:
+        """Read one object; `wrongs` is what is wrong with its text already."""
         kind = data.get("kind") if isinstance(data, dict) else None
+        if kind == "List":
+            wrongs = self._list(origin, data.get("items"), wrongs)
+        for wrong in wrongs:
+            self.fault(LocatedFault(origin.file, wrong.line, _name_of(data), wrong.field, wrong.message, wrong.mend))
         if not isinstance(kind, str):
             wants = "must be a Kubernetes resource: a map with apiVersion, kind and metadata"
             self.fault(LocatedFault(origin.file, origin.line(""), "", "", wants))
-        elif kind == "List":
-            items = data.get("items")
-            for index, item in enumerate(items if isinstance(items, list) else ()):
-                self._object(_within(origin, f"items[{index}]"), item, broken=broken)
         elif kind == "Secret":
             self._secret(origin, data)
         elif kind in KINDS or _is_meant(data, kind):
-            self._resource(origin, data, broken=broken)
-        else:
+            self._resource(origin, data, broken=bool(wrongs))
+        elif kind != "List":
             self._notes.add(LocatedFault(origin.file, origin.line("kind"), "", "kind", f"{_short(kind)} is ignored"))
+
+    def _list(self, origin: Origin, items: Any, wrongs: Sequence[YamlFault]) -> list[YamlFault]:
+        """Read the items of a List, each with what is wrong in its text; return what is wrong outside of them."""
+        rest = list(wrongs)
+        for index, item in enumerate(items if isinstance(items, list) else ()):
+            prefix = f"items[{index}]"
+            inside = [wrong for wrong in rest if wrong.field == prefix or wrong.field.startswith(f"{prefix}.")]
+            rest = [wrong for wrong in rest if wrong not in inside]
+            own = [replace(wrong, field=wrong.field.removeprefix(prefix).removeprefix(".")) for wrong in inside]
+            self._object(_within(origin, prefix), item, own)
+        return rest
 
     def _resource(self, origin: Origin, data: Any, *, broken: bool) -> None:
         found = parse(data)
         if isinstance(found, Invalid):
             key = PoolKey(found.namespace, found.name)
-            named = f"{_short(found.kind)} {_short(str(key))}" if found.kind and found.name else ""
+            named = _name_of(data)
             for wrong in found.faults:
                 self.fault(
                     LocatedFault(origin.file, origin.line(wrong.field), named, wrong.field, wrong.message, wrong.mend)
@@ -216,6 +227,15 @@ def _within(origin: Origin, prefix: str) -> Origin:
         if path == prefix or path.startswith(f"{prefix}.")
     }
     return Origin(origin.file, lines)
+
+
+def _name_of(data: Any) -> str:
+    """Name an object that may be broken, as in "AOAIBackendPool ai/chat"; empty when it does not say who it is."""
+    metadata = data.get("metadata") if isinstance(data, dict) else None
+    kind, name = (data.get("kind"), metadata.get("name")) if isinstance(metadata, dict) else (None, None)
+    if not isinstance(kind, str) or not isinstance(name, str) or not isinstance(metadata, dict):
+        return ""
+    return f"{_short(kind)} {_short(str(metadata.get('namespace') or 'default'))}/{_short(name)}"
 
 
 def _is_meant(data: Mapping[str, Any], kind: str) -> bool:
