@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.health import ProbeTarget, Sample
 
 
@@ -32,4 +34,16 @@ class Resolver(Protocol):
         Raises:
             ResolveError: there is none, or no answer in time.
         """
+        ...
+
+
+class LogSink(Protocol):
+    """Takes the access log, in batches, in the order in which Envoy wrote it. Neither call may block or raise."""
+
+    def answers(self, batch: Sequence[Answer]) -> None:
+        """Take requests that were answered."""
+        ...
+
+    def attempts(self, batch: Sequence[Attempt]) -> None:
+        """Take attempts that failed."""
         ...

@@ -55,17 +55,33 @@ def _cluster(name: str, table: RoutingTable, model: Model, settings: GatewaySett
 
 
 def _balancing(table: RoutingTable) -> Json:
+    ramp = _slow_start(table)
     if table.strategy == "LeastRequest":
-        return extension("least_request", _POLICIES + "least_request.v3.LeastRequest", choice_count=2)
+        return extension("least_request", _POLICIES + "least_request.v3.LeastRequest", choice_count=2, **ramp)
     if table.strategy == "Weighted":
-        return extension("round_robin", _POLICIES + "round_robin.v3.RoundRobin")
+        return extension("round_robin", _POLICIES + "round_robin.v3.RoundRobin", **ramp)
     return extension(
         "client_side_weighted_round_robin",
         _POLICIES + "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
         blackout_period="0s",
         weight_update_period="0.2s",
-        weight_expiration_period="10s",
+        # A host whose last report was small is asked no more, so it cannot report more: after this time it counts as
+        # the median of the others.
+        weight_expiration_period="5s",
+        **ramp,
     )
+
+
+def _slow_start(table: RoutingTable) -> Json:
+    """Return Envoy's ramp for hosts that are new to it: a 20th of their share at first, all of it after the window."""
+    if not table.throttling.ramp_up_ms:
+        return {}
+    ramp = {
+        "slow_start_window": duration(table.throttling.ramp_up_ms),
+        "aggression": {"default_value": 1.0, "runtime_key": "aoai.slow_start.aggression"},
+        "min_weight_percent": {"value": 5},
+    }
+    return {"slow_start_config": ramp}
 
 
 def _ejection() -> Json:
@@ -86,6 +102,7 @@ def _ejection() -> Json:
         "interval": "0.1s",
         "base_ejection_time": "0.5s",
         "max_ejection_time": "0.5s",
+        "max_ejection_time_jitter": "0s",
         "max_ejection_percent": 100,
     }
 
@@ -130,15 +147,12 @@ def _from_metadata(table: RoutingTable, *, renames: bool) -> Json:
 
     The endpoint's name travels in `api-key`, where the credential overwrites it: nothing is left to take away again.
     """
-    request = [{"append": set_header("api-key", "%UPSTREAM_METADATA(aoai:id)%")}]
+    request: list[Json] = [{"append": set_header("api-key", "%UPSTREAM_METADATA(aoai:id)%")}]
     if renames:
         request.append({"append": set_header("x-aoai-deployment", "%UPSTREAM_METADATA(aoai:deployment)%")})
     mutations: Json = {"request_mutations": request}
     if table.strategy == "Headroom":
-        report = (
-            "TEXT application_utilization=%UPSTREAM_METADATA(aoai:used)%,"
-            "rps_fractional=%RESP(x-ratelimit-remaining-tokens)%"
-        )
+        report = "TEXT application_utilization=1,rps_fractional=%RESP(x-ratelimit-remaining-tokens)%"
         mutations["response_mutations"] = [{"append": set_header("endpoint-load-metrics", report)}]
     return extension("host", "filters.http.header_mutation.v3.HeaderMutation", mutations=mutations)
 

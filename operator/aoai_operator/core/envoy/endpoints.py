@@ -34,28 +34,40 @@ def _load_assignment(table: RoutingTable, model: Model, overrides: Overrides) ->
     name = cluster_name(table.key, model.name)
     taken: set[tuple[str, int]] = set()
     groups = [
-        {
-            "priority": priority,
-            "load_balancing_weight": 1,
-            "locality": {"sub_zone": str(priority)},
-            "lb_endpoints": _hosts(table, tier, overrides, taken),
-        }
+        group
         for priority, tier in enumerate(tiers(table, model))
+        for group in _groups(table, tier, priority, overrides, taken)
     ]
     # 140 (Envoy's default) would spill to the next priority as soon as one of two hosts is out.
     body: Json = {"cluster_name": name, "endpoints": groups, "policy": {"overprovisioning_factor": 100_000}}
     return Resource(name, body, owner=str(table.key))
 
 
-def _hosts(table: RoutingTable, tier: Tier, overrides: Overrides, taken: set[tuple[str, int]]) -> list[Json]:
-    found = []
+def _groups(
+    table: RoutingTable, tier: Tier, priority: int, overrides: Overrides, taken: set[tuple[str, int]]
+) -> Iterator[Json]:
+    """Yield a locality for each host of a priority.
+
+    Localities carry no weight in our balancing. But a host whose locality changes is a new host to Envoy: so a new
+    incarnation, on its return from being out, starts with Envoy's own slow start (`slow_start_config`), from the first
+    request on and without one more message from us.
+    """
     for host in tier.hosts:
         endpoint = table.endpoint(host.endpoint)
         addresses = _addresses(table, endpoint, overrides)
-        if addresses:
-            state = overrides.host(HostKey(table.key, host.endpoint, host.deployment))
-            found.append(_host(table, host, endpoint, state, _unique(addresses, endpoint.port, taken)))
-    return found
+        if not addresses:
+            continue
+        state = overrides.host(HostKey(table.key, host.endpoint, host.deployment))
+        placed = _host(table, host, endpoint, state, _unique(addresses, endpoint.port, taken))
+        yield {
+            "locality": {
+                "region": endpoint.region,
+                "zone": f"{endpoint.name}/{host.deployment}",
+                "sub_zone": str(state.incarnation),
+            },
+            "priority": priority,
+            "lb_endpoints": [placed],
+        }
 
 
 def _addresses(table: RoutingTable, endpoint: Endpoint, overrides: Overrides) -> tuple[str, ...]:
@@ -65,59 +77,51 @@ def _addresses(table: RoutingTable, endpoint: Endpoint, overrides: Overrides) ->
         return overrides.addresses.get(table.endpoint_key(endpoint.name), ())
 
 
-def _unique(addresses: tuple[str, ...], port: int, taken: set[tuple[str, int]]) -> tuple[str, ...]:
+Address = tuple[str, bool]
+"""An IP address as Envoy writes it, and whether it is an IPv4 address in the clothes of an IPv6 one."""
+
+
+def _unique(addresses: tuple[str, ...], port: int, taken: set[tuple[str, int]]) -> tuple[Address, ...]:
     """Put an address first that no other host of the cluster begins with.
 
-    Envoy knows a host by its first address, and would drop the second deployment of one resource. Where the name has
-    one address only, the same address written as IPv4-mapped IPv6 is another one to Envoy, and the same to the kernel.
+    Envoy knows a host by its first address, and would silently drop the second deployment of one resource. An IPv4
+    address mapped into IPv6, with a scope that means nothing there, is another one to Envoy and the same to the kernel.
     """
-    mapped = tuple(f"::ffff:{a}" for a in addresses if "." in a and ":" not in a)
-    for first in (*addresses, *mapped):
-        if (first, port) not in taken:
-            taken.add((first, port))
-            return (first, *(a for a in addresses if a != first))
-    return addresses
+    plain = [(a, False) for a in addresses]
+    v4 = [a for a in addresses if ":" not in a]
+    mapped = [(f"::ffff:{a}{scope}", True) for scope in ("", *(f"%{n}" for n in range(1, 64))) for a in v4]
+    for first in (*plain, *mapped):
+        if (first[0], port) not in taken:
+            taken.add((first[0], port))
+            return (first, *(a for a in plain if a != first))
+    return tuple(plain)
 
 
-def _host(table: RoutingTable, host: Host, endpoint: Endpoint, state: HostState, addresses: tuple[str, ...]) -> Json:
-    sick = not endpoint.usable
-    health = "DRAINING" if endpoint.drain else "UNHEALTHY" if sick else _HEALTH[state.state]
+def _host(
+    table: RoutingTable, host: Host, endpoint: Endpoint, state: HostState, addresses: tuple[Address, ...]
+) -> Json:
+    health = "DRAINING" if endpoint.drain else _HEALTH[state.state] if endpoint.usable else "UNHEALTHY"
     where: Json = {"address": _socket(addresses[0], endpoint.port), "hostname": _authority(endpoint)}
     if len(addresses) > 1:
         where["additional_addresses"] = [{"address": _socket(a, endpoint.port)} for a in addresses[1:4]]
     return {
         "endpoint": where,
         "health_status": health,
-        "load_balancing_weight": _weight(table, host, state),
+        "load_balancing_weight": host.weight if table.strategy == "Weighted" else 1,
         "metadata": {
             "filter_metadata": {
-                "aoai": {
-                    "id": endpoint.name,
-                    "deployment": host.deployment,
-                    "region": endpoint.region,
-                    "used": _used(state),
-                },
+                "aoai": {"id": endpoint.name, "deployment": host.deployment, "region": endpoint.region},
                 "envoy.transport_socket_match": {"scheme": endpoint.scheme},
             }
         },
     }
 
 
-def _socket(address: str, port: int) -> Json:
-    return {"socket_address": {"address": address, "port_value": port}}
+def _socket(address: Address, port: int) -> Json:
+    text, mapped = address
+    return {"socket_address": {"address": text, "port_value": port, **({"ipv4_compat": True} if mapped else {})}}
 
 
 def _authority(endpoint: Endpoint) -> str:
     default = 443 if endpoint.scheme == "https" else 80
     return endpoint.host if endpoint.port == default else f"{endpoint.host}:{endpoint.port}"
-
-
-def _weight(table: RoutingTable, host: Host, state: HostState) -> int:
-    """Return Envoy's weight: hundred times the share, so that a ramp has steps even for a weight of 1."""
-    share = host.weight if table.strategy == "Weighted" else 1
-    return max(1, round(share * 100 * state.ramp))
-
-
-def _used(state: HostState) -> str:
-    """Return the utilization reported by ORCA: Headroom's weight is the tokens left divided by it."""
-    return f"{1 / max(state.ramp, 0.01):.2f}".rstrip("0").rstrip(".")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
 from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
 from aoai_operator.core.envoy.extensions import KEYS, KEYS_TYPE, LUA, LUA_TYPE
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
-from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
+from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
-
-ANSWERS = "answers"
-"""The access log with one entry for each client request."""
-ATTEMPTS = "attempts"
-"""The access log with one entry for each attempt that failed."""
 
 
 def listener(settings: GatewaySettings) -> Resource:
@@ -33,14 +29,17 @@ def _manager(settings: GatewaySettings) -> Json:
     return {
         "stat_prefix": settings.gateway,
         "rds": {"route_config_name": settings.gateway, "config_source": ADS},
-        "http_filters": [_delivered(KEYS, KEYS_TYPE), _delivered(LUA, LUA_TYPE), _router()],
+        "http_filters": [
+            _delivered(KEYS, KEYS_TYPE),
+            _kept_for_the_log(),
+            _delivered(LUA, LUA_TYPE),
+            _router(settings),
+        ],
         "early_header_mutation_extensions": [_only_known_headers()],
-        "access_log": [_access_log(ANSWERS, flush="0.2s")],
+        "access_log": [_access_log(settings, ANSWER_LINE)],
         "local_reply_config": {"mappers": _local_replies()},
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "gateway"},
         "common_http_protocol_options": {"max_headers_count": 200},
-        "use_remote_address": True,
-        "skip_xff_append": True,
         "always_set_request_id_in_response": True,
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
@@ -61,7 +60,7 @@ def _delivered(name: str, type_url: str) -> Json:
     }
 
 
-def _router() -> Json:
+def _router(settings: GatewaySettings) -> Json:
     failed: Json = {
         "or_filter": {
             "filters": [
@@ -74,7 +73,7 @@ def _router() -> Json:
             ]
         }
     }
-    log = {**_access_log(ATTEMPTS, flush="0.05s", headers=["retry-after-ms", "retry-after"]), "filter": failed}
+    log = {**_access_log(settings, ATTEMPT_LINE), "filter": failed}
     return extension("router", "filters.http.router.v3.Router", suppress_envoy_headers=True, upstream_log=[log])
 
 
@@ -88,24 +87,27 @@ def _only_known_headers() -> Json:
     )
 
 
-def _access_log(name: str, *, flush: str, headers: list[str] | None = None) -> Json:
-    fields: Json = {
-        "common_config": {
-            "log_name": name,
-            "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL_PLANE}},
-            "transport_api_version": "V3",
-            "buffer_flush_interval": flush,
-            "buffer_size_bytes": 65_536,
-            "custom_tags": [_host_tag("endpoint", "id"), *(_host_tag(k, k) for k in ("deployment", "region"))],
-        }
+def _access_log(settings: GatewaySettings, line: str) -> Json:
+    return extension(
+        "access-log",
+        "access_loggers.file.v3.FileAccessLog",
+        path=settings.access_log,
+        log_format={"text_format_source": {"inline_string": line}},
+    )
+
+
+def _kept_for_the_log() -> Json:
+    """Keep tenant and request id where the log finds them: their headers end here, and are gone by then."""
+    kept = [_kept("aoai.tenant", "x-aoai-tenant"), _kept("aoai.request_id", "x-request-id")]
+    return extension("kept", "filters.http.set_filter_state.v3.Config", on_request_headers=kept)
+
+
+def _kept(key: str, header: str) -> Json:
+    return {
+        "object_key": key,
+        "factory_key": "envoy.string",
+        "format_string": {"text_format_source": {"inline_string": f"%REQ({header})%"}},
     }
-    if headers:
-        fields["additional_response_headers_to_log"] = headers
-    return extension(name, "access_loggers.grpc.v3.HttpGrpcAccessLogConfig", **fields)
-
-
-def _host_tag(tag: str, key: str) -> Json:
-    return {"tag": tag, "metadata": {"kind": {"host": {}}, "metadata_key": {"key": "aoai", "path": [{"key": key}]}}}
 
 
 _REPLIES: tuple[tuple[int, str, str, str], ...] = (

@@ -1,6 +1,6 @@
 """The route configuration of a gateway: address -> pool -> model -> cluster, with each pool's retries and time-outs.
 
-A route's name tells our Lua what the path had said: "pool|characters before /openai|deployment or model|model".
+A route's name tells our Lua, and the access log, what the path had said: "pool|characters before /openai|kind|model".
 """
 
 from __future__ import annotations
@@ -8,14 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from aoai_operator.core.envoy.config import duration, extension
+from aoai_operator.core.envoy.config import duration, extension, set_header
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import Outage, common_deployment, outage, tiers
 from aoai_operator.core.names import cluster_name
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.table import Model, RoutingTable
 
-_NOT_FORWARDED = ["authorization", "x-aoai-tenant", "x-aoai-model", "x-request-id", "x-forwarded-proto"]
+_NOT_FORWARDED = [
+    "api-key",
+    "authorization",
+    "x-aoai-tenant",
+    "x-aoai-model",
+    "x-envoy-internal",
+    "x-forwarded-proto",
+    "x-request-id",
+]
 """Request headers that end here: the client's credential, and what we and Envoy added on the way."""
 
 
@@ -37,6 +45,7 @@ def route_configuration(gateway: str, tables: Sequence[RoutingTable], overrides:
         "virtual_hosts": [*hosts, _virtual_host("*", ("*",), anywhere)],
         "request_headers_to_remove": _NOT_FORWARDED,
         "response_headers_to_remove": ["endpoint-load-metrics"],
+        "response_headers_to_add": [set_header("x-request-id", "%FILTER_STATE(aoai.request_id:PLAIN)%")],
         "ignore_port_in_host_matching": True,
     }
     return Resource(gateway, body)
@@ -71,7 +80,7 @@ def _pool(table: RoutingTable, prefix: str, overrides: Overrides) -> Iterator[Js
             table, model, overrides, name=_name(table, prefix, "model", model.name), match=match, rewrite="/openai/"
         )
     match = {"prefix": f"{prefix}/openai/"}
-    yield _route(table, first, overrides, name=_name(table, prefix, "model", ""), match=match, rewrite="/openai/")
+    yield _route(table, first, overrides, name=_name(table, prefix, "any", first.name), match=match, rewrite="/openai/")
 
 
 def _name(table: RoutingTable, prefix: str, kind: str, model: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CONTROL_PLANE = "control-plane"
-"""The static cluster of the bootstrap through which Envoy reaches us: ADS and ALS."""
+"""The static cluster of the bootstrap through which Envoy reaches us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class GatewaySettings:
         gateway: its name, the `spec.gateway.name` of its pools and the `node.cluster` of its Envoys.
         listen_host: the IP address that Envoy listens on.
         listen_port: the TCP port that Envoy listens on.
+        access_log: the named pipe, on Envoy's file system, into which it writes its access log.
         trusted_ca: a PEM file, on Envoy's file system, of the CAs that sign Azure's certificates. Envoy has no
             default of its own, and refuses to check names without one.
     """
@@ -23,4 +24,5 @@ class GatewaySettings:
     gateway: str
     listen_host: str
     listen_port: int
+    access_log: str = "/run/aoai/access.log"
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"

@@ -1,0 +1,73 @@
+"""Reads Envoy's access log from a named pipe, as it is written, and hands it on in batches.
+
+A pipe costs Envoy a third of what its gRPC access log costs (docs/performance.md). Envoy opens it for reading and
+writing, so neither side waits for the other; without a reader Envoy drops what does not fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from aoai_operator.core.accesslog import Answer, Attempt, parse_line
+from aoai_operator.ports import LogSink
+
+_CAPACITY = 1 << 20
+"""Bytes that the pipe holds while the loop is busy: some 4,000 lines. Linux allows 1 MiB without privileges."""
+_CHUNK = 1 << 18
+
+
+@asynccontextmanager
+async def access_log(path: Path, sink: LogSink) -> AsyncIterator[None]:
+    """Make the pipe at `path` and read it for the time of the block."""
+    os.mkfifo(path, 0o600)
+    # Open for writing as well: otherwise the pipe ends whenever Envoy restarts.
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    with suppress(OSError):  # The default of 64 KiB serves as well, only with less to spare.
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _CAPACITY)
+    reader = _Reader(descriptor, sink)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, reader.read)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+        reader.read()
+        os.close(descriptor)
+        os.unlink(path)
+
+
+class _Reader:
+    """Cuts the bytes into lines, keeping an incomplete one for the next read."""
+
+    def __init__(self, descriptor: int, sink: LogSink) -> None:
+        self._descriptor = descriptor
+        self._sink = sink
+        self._rest = b""
+
+    def read(self) -> None:
+        """Read what there is, once, and hand it on."""
+        try:
+            chunk = os.read(self._descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        answers: list[Answer] = []
+        attempts: list[Attempt] = []
+        for line in lines:
+            match parse_line(line.decode("utf-8", "replace")):
+                case Answer() as answer:
+                    answers.append(answer)
+                case Attempt() as attempt:
+                    attempts.append(attempt)
+                case None:
+                    pass
+        # Attempts first: they change where the next requests go.
+        if attempts:
+            self._sink.attempts(attempts)
+        if answers:
+            self._sink.answers(answers)
