@@ -35,7 +35,7 @@ def shown(observations: Observations, key: HostKey = EAST) -> HostState:
 
 def test_a_new_host_is_unknown_and_serves() -> None:
     state = shown(observing())
-    assert (state.state, state.reason, state.since, state.ramp) == (State.UNKNOWN, Reason.NOT_PROBED, NOW, 1.0)
+    assert (state.state, state.reason, state.since) == (State.UNKNOWN, Reason.NOT_PROBED, NOW)
     assert state.usable
 
 
@@ -50,23 +50,14 @@ def test_a_refusal_throttles_one_host_and_asks_for_no_probe() -> None:
     assert shown(observations, WEST).state is State.UNKNOWN
 
 
-def test_a_throttled_host_returns_on_a_ramp_as_a_new_incarnation() -> None:
+def test_a_throttled_host_returns_as_a_new_incarnation() -> None:
     observations = observing()
     observations.attempts([refusal()], now=NOW)
     assert observations.next_change(NOW) == NOW + 2_000
     assert not observations.tick(NOW + 1_999)
     assert observations.tick(NOW + 2_000)
     state = shown(observations)
-    assert (state.state, state.reason, state.incarnation, state.ramp) == (State.HEALTHY, Reason.OK, 1, 0.05)
-    ramps, now = [], NOW + 2_000
-    while (after := observations.next_change(now)) is not None:
-        now = after
-        assert observations.tick(now)
-        ramps.append(shown(observations).ramp)
-    assert ramps == sorted(ramps)
-    assert len(ramps) == 10
-    assert (now, ramps[-1]) == (NOW + 7_000, 1.0)
-    assert shown(observations).since == NOW + 2_000
+    assert (state.state, state.reason, state.incarnation) == (State.HEALTHY, Reason.OK, 1)
 
 
 def test_a_refused_credential_takes_every_deployment_out_until_probes_are_good() -> None:
@@ -80,7 +71,7 @@ def test_a_refused_credential_takes_every_deployment_out_until_probes_are_good()
     assert observations.next_change(NOW) is None
     assert not observations.probed(endpoint_key("east"), GOOD, now=NOW + 1_000)
     assert observations.probed(endpoint_key("east"), GOOD, now=NOW + 2_000)
-    assert (shown(observations).state, shown(observations).ramp) == (State.HEALTHY, 0.05)
+    assert (shown(observations).state, shown(observations).incarnation) == (State.HEALTHY, 1)
 
 
 def test_without_probes_a_refused_credential_is_tried_again_after_half_a_minute() -> None:
@@ -243,7 +234,6 @@ def test_whatever_happens_the_view_is_consistent(script: list[tuple[int, tuple[s
         change = observations.next_change(now)
         assert change is None or change > now
         for key, state in after.hosts.items():
-            assert 0.05 <= state.ramp <= 1
             assert state.incarnation >= before.host(key).incarnation or what == "follow"
             if state.state is State.THROTTLED:
                 assert state.until is not None

@@ -1,4 +1,4 @@
-"""Throttling of one host: how long a refusal keeps it out, and how it ramps up."""
+"""Throttling of one host: how long a refusal keeps it out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aoai_operator.core.table import Throttling
-from aoai_operator.core.throttle import Throttle, cap_ms, capped, ramp, ramp_next, refused
+from aoai_operator.core.throttle import Throttle, cap_ms, capped, refused
 
 POLICY = Throttling(honor_retry_after=True, max_retry_after_ms=60_000, ramp_up_ms=5_000)
 DEAF = POLICY.model_copy(update={"honor_retry_after": False})
@@ -78,24 +78,6 @@ def test_a_host_that_served_for_its_whole_ramp_starts_anew() -> None:
 
 def test_a_tightened_cap_shortens_what_runs() -> None:
     assert capped(refuse(Throttle(), wait=60_000), now=NOW, policy=DEAF).until == NOW + 1_000
-
-
-def test_the_ramp_steps_from_a_twentieth_to_all() -> None:
-    times, now = [NOW], NOW
-    while (after := ramp_next(NOW, now=now, ramp_up_ms=5_000)) is not None:
-        assert after > now
-        times.append(now := after)
-    shares = [ramp(NOW, now=t, ramp_up_ms=5_000) for t in times]
-    assert shares[0] == 0.05
-    assert shares[-1] == 1.0
-    assert len(shares) == 11
-    assert shares == sorted(set(shares))
-    assert now == NOW + 5_000
-
-
-def test_without_a_ramp_it_is_back_at_once() -> None:
-    assert ramp(NOW, now=NOW, ramp_up_ms=0) == 1.0
-    assert ramp_next(NOW, now=NOW, ramp_up_ms=0) is None
 
 
 refusals = st.tuples(st.sampled_from([429, 503, 500, 400, 401, 0]), st.none() | st.integers(-(10**12), 10**12))

@@ -4,36 +4,50 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.names import EndpointKey
 from aoai_operator.core.observed import Reason, State
-from aoai_operator.runners.accounting import Accounting, Answer, Attempt
+from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.observing import Observer
 from support.tables import endpoint, endpoint_key, host_key, routing_table
 
 
-@dataclass(frozen=True)
-class Failed:
-    status: int
-    retry_after_ms: int | None = None
-    flags: tuple[str, ...] = ()
-    request_id: str = "r-1"
-    pool: str = "ai/chat"
-    model: str = "gpt"
-    endpoint: str = "east"
-    deployment: str = "gpt"
+def failed(
+    status: int, *, retry_after_ms: int | None = None, flags: str = "", endpoint: str = "east", pool: str = "ai/chat"
+) -> Attempt:
+    return Attempt(
+        pool=pool,
+        model="gpt",
+        endpoint=endpoint,
+        deployment="gpt",
+        region="",
+        status=status,
+        flags=flags,
+        retry_after_ms=retry_after_ms,
+    )
 
 
-@dataclass(frozen=True)
-class Answered:
-    status: int = 200
-    endpoint: str = "east"
-    flags: tuple[str, ...] = ()
-    request_id: str = "r-1"
-    pool: str = "ai/chat"
-    tenant: str = "ai/search"
-    model: str = "gpt"
-    operation: str = "chat/completions"
-    deployment: str = "gpt"
+def answered(status: int = 200, *, endpoint: str = "east", flags: str = "") -> Answer:
+    return Answer(
+        request_id="r-1",
+        pool="ai/chat",
+        tenant="ai/search",
+        model="gpt",
+        operation="chat/completions",
+        endpoint=endpoint,
+        deployment="gpt",
+        region="",
+        status=status,
+        flags=flags,
+        details="",
+        attempts=1,
+        stream=False,
+        duration_ms=1,
+        first_byte_ms=1,
+        bytes_in=1,
+        bytes_out=1,
+        usage=None,
+    )
 
 
 @dataclass
@@ -63,7 +77,7 @@ class Bench:
 
 def test_a_refusal_is_told_before_anything_is_counted() -> None:
     bench = Bench()
-    refused = Failed(429, retry_after_ms=2_000)
+    refused = failed(429, retry_after_ms=2_000)
     bench.accounting.attempts([refused])
     state = bench.observer.overrides(1_000).host(host_key("east"))
     assert (state.state, state.until) == (State.THROTTLED, 3_000)
@@ -74,7 +88,7 @@ def test_a_refusal_is_told_before_anything_is_counted() -> None:
 
 def test_a_batch_wakes_once_and_each_suspect_is_probed_once() -> None:
     bench = Bench()
-    bench.accounting.attempts([Failed(401), Failed(401), Failed(0, flags=("UF",), endpoint="west"), Failed(404)])
+    bench.accounting.attempts([failed(401), failed(401), failed(0, flags="UF", endpoint="west"), failed(404)])
     assert bench.changes == 1
     assert bench.probes == [endpoint_key("east"), endpoint_key("west")]
     assert bench.observer.overrides(1_000).host(host_key("east")).reason is Reason.AUTH
@@ -83,21 +97,21 @@ def test_a_batch_wakes_once_and_each_suspect_is_probed_once() -> None:
 
 def test_entries_of_unknown_hosts_are_counted_and_change_nothing() -> None:
     bench = Bench()
-    bench.accounting.attempts([Failed(429, endpoint="gone"), Failed(429, pool="")])
-    bench.accounting.answers([Answered(endpoint=""), Answered(status=429, endpoint="east")])
+    bench.accounting.attempts([failed(429, endpoint="gone"), failed(429, pool="")])
+    bench.accounting.answers([answered(endpoint=""), answered(status=429, endpoint="east")])
     assert (bench.changes, len(bench.counted), bench.probes) == (0, 4, [])
 
 
 def test_a_good_answer_makes_its_host_known_once() -> None:
     bench = Bench()
-    bench.accounting.answers([Answered(), Answered()])
+    bench.accounting.answers([answered(), answered()])
     assert bench.observer.overrides(1_000).host(host_key("east")).state is State.HEALTHY
     assert bench.changes == 1
 
 
 def test_time_alone_brings_a_host_back_and_is_told() -> None:
     bench = Bench()
-    bench.accounting.attempts([Failed(429, retry_after_ms=2_000)])
+    bench.accounting.attempts([failed(429, retry_after_ms=2_000)])
     assert bench.observer.next_change(1_000) == 3_000
     assert bench.observer.overrides(3_000).host(host_key("east")).usable
     assert bench.changes == 2

@@ -138,7 +138,7 @@ async def test_three_bad_probes_take_it_out_and_two_good_ones_bring_it_back() ->
         assert not world.shown(key).usable
         world.at(50_000)
         await eventually(lambda: world.shown(key).usable)
-    assert world.shown(key).ramp == 0.05
+    assert world.shown(key).incarnation == 1
 
 
 async def test_a_suspect_is_probed_early() -> None:

@@ -66,7 +66,6 @@ class _Host:
     throttle: Throttle = field(default_factory=Throttle)
     health: Health = field(default_factory=Health)
     served: bool = False
-    returned: int | None = None
     shown: HostState = field(default_factory=HostState)
 
 
@@ -193,7 +192,7 @@ class Observations:
         return self._refresh(endpoint.hosts, now)
 
     def tick(self, now: int) -> bool:
-        """Let time pass: waits and faults end, ramps step. Twice at the same time does nothing more."""
+        """Let time pass: waits and faults end. Twice at the same time does nothing more."""
         for key, endpoint in self._endpoints.items():
             table = self._tables[key.pool]
             endpoint.health = health.expired(endpoint.health, now=now, probing=table.health.probe is not None)
@@ -212,8 +211,6 @@ class Observations:
             table = self._tables[host_key.pool]
             times.append(health.fault_end(host.health, probing=table.health.probe == "Deployment"))
             times.append(host.throttle.until)
-            if host.returned is not None and host.shown.usable:
-                times.append(throttle.ramp_next(host.returned, now=now, ramp_up_ms=table.throttling.ramp_up_ms))
         return min((t for t in times if t is not None and t > now), default=None)
 
     def overrides(self) -> Overrides:
@@ -241,22 +238,14 @@ class Observations:
         endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
         last = host.shown
         state, reason, message = _out(endpoint, host, now) or _in(endpoint, host)
-        share, incarnation = 1.0, last.incarnation
-        if state in (State.HEALTHY, State.UNKNOWN):
-            if not last.usable:
-                incarnation += 1
-                host.returned = now
-            if host.returned is not None:
-                ramp_up_ms = self._tables[key.pool].throttling.ramp_up_ms
-                share = throttle.ramp(host.returned, now=now, ramp_up_ms=ramp_up_ms)
+        returns = state in (State.HEALTHY, State.UNKNOWN) and not last.usable
         same = (state, reason) == (last.state, last.reason)
         return HostState(
             state=state,
             reason=reason,
             since=last.since if same else now,
             until=host.throttle.until if state is State.THROTTLED else None,
-            ramp=share,
-            incarnation=incarnation,
+            incarnation=last.incarnation + returns,
             message=message,
         )
 

@@ -45,8 +45,7 @@ class HostState:
         reason: why.
         since: when it entered this state.
         until: for a throttled host, when its Retry-After ends; otherwise None.
-        ramp: the share of its weight that it may take now, in (0, 1]: below 1 while it comes back from throttling.
-        incarnation: counts the returns from throttling; translate() makes a new Envoy host of each, so that Envoy's
+        incarnation: counts its returns from being out; translate() makes a new Envoy host of each, so that Envoy's
             own slow start ramps it up.
         message: one sentence for people; never a secret.
     """
@@ -55,7 +54,6 @@ class HostState:
     reason: Reason = Reason.NOT_PROBED
     since: int = 0
     until: int | None = None
-    ramp: float = 1.0
     incarnation: int = 0
     message: str = ""
 

@@ -18,9 +18,6 @@ FIRST_BACKOFF_MS = 1_000
 LAST_BACKOFF_MS = 10_000
 UNHONOURED_CAP_MS = 1_000
 
-RAMP_STEPS = 10
-RAMP_FLOOR = 0.05
-
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
@@ -81,21 +78,3 @@ def _strikes(throttle: Throttle, *, now: int, policy: Throttling) -> int:
 def capped(throttle: Throttle, *, now: int, policy: Throttling) -> Throttle:
     """Shorten a wait that exceeds the cap: the policy was tightened, or the clock was set back."""
     return replace(throttle, until=min(throttle.until, now + cap_ms(policy)))
-
-
-def ramp(returned: int, *, now: int, ramp_up_ms: int) -> float:
-    """Return the share of its weight that a host may take, 0.05 at its return and 1 after `ramp_up_ms`."""
-    step = _ramp_step(returned, now=now, ramp_up_ms=ramp_up_ms)
-    return 1.0 if step >= RAMP_STEPS else round(RAMP_FLOOR + (1 - RAMP_FLOOR) * step / RAMP_STEPS, 3)
-
-
-def ramp_next(returned: int, *, now: int, ramp_up_ms: int) -> int | None:
-    """Return when the ramp takes its next step; None when it is over."""
-    step = _ramp_step(returned, now=now, ramp_up_ms=ramp_up_ms)
-    return None if step >= RAMP_STEPS else returned + -(-(step + 1) * ramp_up_ms // RAMP_STEPS)
-
-
-def _ramp_step(returned: int, *, now: int, ramp_up_ms: int) -> int:
-    if ramp_up_ms <= 0:
-        return RAMP_STEPS
-    return min(max(0, now - returned) * RAMP_STEPS // ramp_up_ms, RAMP_STEPS)
