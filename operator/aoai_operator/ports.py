@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from aoai_operator.core.accesslog import Answer, Attempt
+from aoai_operator.core.envoy.packed import PackedSnapshot
+from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.health import ProbeTarget, Sample
+from aoai_operator.core.proxies import Proxy
 
 
 class Prober(Protocol):
@@ -46,4 +49,40 @@ class LogSink(Protocol):
 
     def attempts(self, batch: Sequence[Attempt]) -> None:
         """Take attempts that failed."""
+        ...
+
+
+class SnapshotSource(Protocol):
+    """Keeps what the Envoys of each gateway should have."""
+
+    def current(self, gateway: str) -> PackedSnapshot | None:
+        """Return the gateway's resources, None before it is known what they are."""
+        ...
+
+    def watch(self, changed: Callable[[str], None]) -> None:
+        """Call `changed` with the gateway's name whenever its resources changed."""
+        ...
+
+
+class XdsObserver(Protocol):
+    """Hears what the connected Envoys say about what they are sent. No call may block or raise."""
+
+    def connected(self, proxy: Proxy) -> None:
+        """A stream was opened."""
+        ...
+
+    def disconnected(self, proxy: Proxy) -> None:
+        """It ended."""
+        ...
+
+    def acked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str]) -> None:
+        """The Envoy holds these versions by name; an empty version is a removal."""
+        ...
+
+    def nacked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str], message: str) -> None:
+        """The Envoy refuses these versions. Its message may quote the resource, secrets included."""
+        ...
+
+    def settled(self, proxy: Proxy, version: str) -> None:
+        """The Envoy has accepted all that it wants of the snapshot of this version."""
         ...
