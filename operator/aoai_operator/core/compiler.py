@@ -21,7 +21,7 @@ from aoai_operator.core.findings import Fault, Finding
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.pools import pool_table
 from aoai_operator.core.status import pool_status, quota_status
-from aoai_operator.core.table import RoutingTable, Tenant
+from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.tenants import tenants_by_pool
 from aoai_operator.core.world import World
 
@@ -40,15 +40,15 @@ def compile_world(world: World) -> Compiled:
     """Compile everything. Equal worlds give equal outcomes, in whatever order their parts stand."""
     pools = sorted(world.pools, key=lambda p: p.key)
     tenants, quota_findings = tenants_by_pool(world)
-    hostnames, conflicts = _hostnames(pools)
-    tables: dict[PoolKey, RoutingTable] = {
-        key: world.last_good[key] for key in sorted(world.invalid) if key in world.last_good
-    }
+    tables = _held(world)
+    hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
     findings = [*quota_findings, *conflicts]
     for pool in pools:
-        table, found = _table(world, pool, hostnames[pool.key], tenants.get(pool.key, ()))
+        if pool.spec.suspend:
+            continue
+        table, found = pool_table(world, pool, hostnames[pool.key], tenants.get(pool.key, ()))
         findings += found
-        if table is not None:
+        if table := table or world.last_good.get(pool.key):
             tables[pool.key] = table
     return Compiled(
         tables=tables,
@@ -58,22 +58,24 @@ def compile_world(world: World) -> Compiled:
     )
 
 
-def _table(
-    world: World, pool: AOAIBackendPool, hostnames: tuple[str, ...], tenants: Sequence[Tenant]
-) -> tuple[RoutingTable | None, list[Finding]]:
-    if pool.spec.suspend:
-        return world.last_good.get(pool.key), []
-    table, findings = pool_table(world, pool, hostnames, tenants)
-    return table or world.last_good.get(pool.key), findings
+def _held(world: World) -> dict[PoolKey, RoutingTable]:
+    """Return the tables that go on serving as they are: those of suspended pools, and of pools that cannot be read."""
+    suspended = {p.key for p in world.pools if p.spec.suspend}
+    return {key: world.last_good[key] for key in sorted(suspended | world.invalid) if key in world.last_good}
 
 
 def _of(findings: Iterable[Finding], kind: str, key: PoolKey) -> list[Finding]:
     return [f for f in findings if f.kind == kind and f.key == key]
 
 
-def _hostnames(pools: Sequence[AOAIBackendPool]) -> tuple[dict[PoolKey, tuple[str, ...]], list[Finding]]:
-    """Give each host name of a gateway to the pool that claimed it first, by creation and then by key."""
-    owners: dict[tuple[str, str], PoolKey] = {}
+def _hostnames(
+    pools: Sequence[AOAIBackendPool], held: Mapping[PoolKey, RoutingTable]
+) -> tuple[dict[PoolKey, tuple[str, ...]], list[Finding]]:
+    """Give each host name of a gateway to the pool that claimed it first, by creation and then by key.
+
+    What a held table serves is taken: Envoy would refuse all routes of the gateway when two pools had one host name.
+    """
+    owners = {(table.gateway, name): key for key, table in held.items() for name in table.hostnames}
     owned: dict[PoolKey, tuple[str, ...]] = {}
     findings = []
     for pool in sorted(pools, key=lambda p: (p.metadata.creation_timestamp, p.key)):
