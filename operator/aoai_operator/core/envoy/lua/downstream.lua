@@ -249,9 +249,17 @@ local function events_end(s)
   end
 end
 
--- Without the usage event that was not asked for by the client.
-local function without_usage(s)
-  local p = 1
+-- Where the last events of s begin. The usage event is followed by `[DONE]` alone: it is in the last two events of what has
+-- arrived, and a chunk of a hundred events needs no look at the others.
+local function last_events(s)
+  local n = #s
+  if n <= 8192 then return 1 end
+  local _, e = find(s, '\n\r?\n', n - 8191)
+  return e and e < n and e + 1 or 1
+end
+
+-- Without the usage event that was not asked for by the client; looks at s from position p on.
+local function without_usage(s, p)
   while p <= #s do
     local _, e = find(s, '\n\r?\n', p)
     e = e or #s
@@ -284,9 +292,10 @@ local function stream_answer(h, state)
         local e = events_end(whole)
         out = e == #whole and whole or sub(whole, 1, e)
         held = e == #whole and '' or sub(whole, e + 1)
-        if find(out, '"usage"', 1, true) then
-          local found = usage_in(out)
-          if found then usage, out = found, without_usage(out) end
+        local p = last_events(out)
+        if find(out, '"usage"', p, true) then
+          local found = usage_in(p > 1 and sub(out, p) or out)
+          if found then usage, out = found, without_usage(out, p) end
         end
         if out ~= s then chunk:setBytes(out) end
       end
