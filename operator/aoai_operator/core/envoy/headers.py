@@ -6,6 +6,7 @@ that for every client, and lets nothing in that could steer Envoy (`x-envoy-*`) 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -70,7 +71,6 @@ def _other(node: dict[str, Any]) -> str:
     letters = sorted(letter for letter in node if letter)
     if not letters:
         return ".+"
-    # A hyphen at the end of a class is itself.
-    others = "[^" + "".join(sorted(letters, key=lambda c: c == "-")) + "].*"
-    ways = [others, *(letter + _other(node[letter]) for letter in letters)]
+    others = "[^" + "".join(map(re.escape, letters)) + "].*"
+    ways = [others, *(re.escape(letter) + _other(node[letter]) for letter in letters)]
     return "(?:" + "|".join(ways if "" in node else ["", *ways]) + ")"
