@@ -17,6 +17,7 @@ class BadResource:
 
     type_url: TypeUrl
     name: str
+    version: str
     owner: str | None
     message: str
 
@@ -68,7 +69,7 @@ class SnapshotCache:
             try:
                 value = self._pack(url, resource)
             except ValueError as error:
-                bad.append(BadResource(url, name, resource.owner, str(error)))
+                bad.append(BadResource(url, name, resource.version, resource.owner, str(error)))
                 if old is not None:
                     packed[name] = old
                 continue

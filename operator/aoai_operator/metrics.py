@@ -1,0 +1,191 @@
+"""The operator's Prometheus metrics: their names and labels, in one place.
+
+Labels are bounded: a pool, model, tenant or endpoint that no routing table knows is "other".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from aoai_operator.core.accesslog import Answer, Attempt
+from aoai_operator.core.envoy.snapshot import TypeUrl
+from aoai_operator.core.names import EndpointKey
+from aoai_operator.core.observed import Overrides, Reason, State
+from aoai_operator.core.proxies import Proxy
+from aoai_operator.core.table import RoutingTable
+
+OTHER = "other"
+MOST_TENANTS = 1_000
+"""Tenants that get series of their own; those that come later are "other" until a restart."""
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+_ROUTE = ("pool", "model", "endpoint", "region")
+
+
+class Metrics:
+    """All metrics, in a registry. Implements the meters of the access log, of probes and of xDS (ports.XdsObserver)."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        self._labels = _Labels()
+        self._requests = Counter(
+            "aoai_requests",
+            "Requests of clients, by what they were answered.",
+            ("tenant", *_ROUTE, "operation", "code"),
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "aoai_failed_attempts",
+            "Attempts that failed on one endpoint, retried or not. Code 0: no answer; reason: Envoy's response flags.",
+            (*_ROUTE, "code", "reason"),
+            registry=registry,
+        )
+        self._throttles = Counter(
+            "aoai_throttles", "Attempts that Azure answered with 429.", (*_ROUTE, "deployment"), registry=registry
+        )
+        self._tokens = Counter(
+            "aoai_tokens",
+            "Tokens as Azure counted them; cached is part of prompt, reasoning part of completion.",
+            ("tenant", *_ROUTE, "kind"),
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "aoai_request_duration_seconds",
+            "From a request's first byte to its answer's last.",
+            ("pool", "model", "stream"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._first_byte = Histogram(
+            "aoai_time_to_first_byte_seconds",
+            "From a request's first byte to its answer's first.",
+            ("pool", "model", "stream"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._probes = Counter("aoai_probes", "Probes by outcome.", ("pool", "endpoint", "reason"), registry=registry)
+        self._states = Gauge(
+            "aoai_endpoint_state",
+            "1 for the state that a deployment behind an endpoint is in, 0 for the others.",
+            ("pool", "endpoint", "deployment", "state"),
+            registry=registry,
+        )
+        self._answers = Counter(
+            "aoai_xds_answers",
+            "What the Envoys said to configuration that they were sent.",
+            ("gateway", "type", "answer"),
+            registry=registry,
+        )
+        self._connected = Gauge("aoai_connected_proxies", "Envoys connected by xDS.", ("gateway",), registry=registry)
+        self._restarts = Counter("aoai_envoy_restarts", "Deaths of the Envoy child.", registry=registry)
+        build = Gauge("aoai_build_info", "Always 1; the version is in the label.", ("version",), registry=registry)
+        build.labels(version("aoai-operator")).set(1)
+
+    def follow(self, tables: Iterable[RoutingTable]) -> None:
+        """Take the tables whose names may be labels."""
+        self._labels.follow(tables)
+
+    def answer(self, answer: Answer) -> None:
+        """Count an answer and its tokens."""
+        route = self._labels.route(answer)
+        tenant = self._labels.tenant(answer.pool, answer.tenant)
+        self._requests.labels(tenant, *route, answer.operation, _code(answer.status)).inc()
+        group = (*route[:2], "1" if answer.stream else "")
+        self._duration.labels(*group).observe(answer.duration_ms / 1000)
+        if answer.first_byte_ms is not None:
+            self._first_byte.labels(*group).observe(answer.first_byte_ms / 1000)
+        if (usage := answer.usage) is not None:
+            for kind, tokens in (
+                ("prompt", usage.prompt),
+                ("completion", usage.completion),
+                ("cached", usage.cached),
+                ("reasoning", usage.reasoning),
+            ):
+                if tokens:
+                    self._tokens.labels(tenant, *route, kind).inc(tokens)
+
+    def attempt(self, attempt: Attempt) -> None:
+        """Count a failed attempt."""
+        route = self._labels.route(attempt)
+        self._attempts.labels(*route, _code(attempt.status), attempt.flags).inc()
+        if attempt.status == 429:
+            deployment = attempt.deployment if OTHER not in route else OTHER
+            self._throttles.labels(*route, deployment).inc()
+
+    def probed(self, key: EndpointKey, reason: Reason) -> None:
+        """Count a probe."""
+        self._probes.labels(str(key.pool), key.endpoint, reason).inc()
+
+    def observed(self, overrides: Overrides) -> None:
+        """Show the present states of all hosts, and of no others."""
+        self._states.clear()
+        for key, host in overrides.hosts.items():
+            for state in State:
+                shown = self._states.labels(str(key.pool), key.endpoint, key.deployment, state)
+                shown.set(1 if host.state is state else 0)
+
+    def envoy_restarted(self) -> None:
+        """Count a death of the Envoy child."""
+        self._restarts.inc()
+
+    def connected(self, proxy: Proxy) -> None:
+        """Count an Envoy in."""
+        self._connected.labels(proxy.gateway).inc()
+
+    def disconnected(self, proxy: Proxy) -> None:
+        """Count an Envoy out."""
+        self._connected.labels(proxy.gateway).dec()
+
+    def acked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str]) -> None:  # noqa: ARG002 - the port's
+        """Count an ACK."""
+        self._answers.labels(proxy.gateway, type_url.name.lower(), "ack").inc()
+
+    def nacked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str], message: str) -> None:  # noqa: ARG002 - the port's
+        """Count a NACK."""
+        self._answers.labels(proxy.gateway, type_url.name.lower(), "nack").inc()
+
+    def settled(self, proxy: Proxy, version: str) -> None:
+        """Count nothing: each part of it was counted."""
+
+
+class _Labels:
+    """Keeps label values within what the routing tables know."""
+
+    def __init__(self) -> None:
+        self._models: set[tuple[str, str]] = set()
+        self._endpoints: dict[tuple[str, str], str] = {}
+        self._tenants: set[str] = set()
+        self._present: set[tuple[str, str]] = set()
+        self._pools: set[str] = set()
+
+    def follow(self, tables: Iterable[RoutingTable]) -> None:
+        tables = list(tables)
+        self._pools = {f"{t.namespace}/{t.name}" for t in tables}
+        self._models = {(f"{t.namespace}/{t.name}", m.name) for t in tables for m in t.models}
+        self._endpoints = {(f"{t.namespace}/{t.name}", e.name): e.region for t in tables for e in t.endpoints}
+        self._present = {(f"{t.namespace}/{t.name}", tenant.key) for t in tables for tenant in t.tenants}
+
+    def route(self, entry: Answer | Attempt) -> tuple[str, str, str, str]:
+        """Return pool, model, endpoint and region; empty stays empty."""
+        pool = entry.pool if entry.pool in self._pools else OTHER
+        model = entry.model if not entry.model or (entry.pool, entry.model) in self._models else OTHER
+        if not entry.endpoint:
+            return pool, model, "", ""
+        region = self._endpoints.get((entry.pool, entry.endpoint))
+        return (pool, model, OTHER, OTHER) if region is None else (pool, model, entry.endpoint, region)
+
+    def tenant(self, pool: str, tenant: str) -> str:
+        if not tenant or tenant in self._tenants:
+            return tenant
+        if (pool, tenant) not in self._present or len(self._tenants) >= MOST_TENANTS:
+            return OTHER
+        self._tenants.add(tenant)
+        return tenant
+
+
+def _code(status: int) -> str:
+    """A status that the gateway or Azure may send has its own series; nonsense has not."""
+    return str(status) if status == 0 or 100 <= status < 600 else OTHER
