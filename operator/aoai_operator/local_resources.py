@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aoai_operator.adapters.manifests import Manifests, read_manifests
+from aoai_operator.adapters.manifests import LocatedFault, Manifests, read_manifests
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.world import World
 
@@ -14,18 +14,16 @@ from aoai_operator.core.world import World
 class FileResources:
     """Reads the manifests, and remembers the last good form of each object."""
 
-    def __init__(self, paths: Sequence[Path], *, on_read: Callable[[Manifests], None]) -> None:
-        """Take the files and directories; `on_read` gets what each reading found, with its faults."""
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Take the files and directories."""
         self._paths = paths
-        self._on_read = on_read
         self._last = Manifests()
 
-    def load(self) -> World:
-        """Return what is wanted now."""
+    def load(self) -> tuple[World, tuple[LocatedFault, ...]]:
+        """Return what is wanted now, and what is wrong with the files."""
         found = read_manifests(self._paths)
-        self._on_read(found)
         self._last = carried_over(self._last, found)
-        return world_of(self._last)
+        return world_of(self._last), found.faults
 
 
 def world_of(manifests: Manifests) -> World:

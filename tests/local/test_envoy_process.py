@@ -126,8 +126,12 @@ def test_the_binary_that_was_asked_for_must_exist() -> None:
 @pytest.mark.parametrize(
     ("line", "parsed"),
     [
-        ("warning\tupstream\tno healthy\n", (logging.WARNING, "upstream", "no healthy")),
-        ("critical\tmain\tcannot\tbind\n", (logging.CRITICAL, "main", "cannot\tbind")),
+        ("warning|upstream|no healthy\n", (logging.WARNING, "upstream", "no healthy")),
+        ("critical|main|cannot|bind\n", (logging.CRITICAL, "main", "cannot|bind")),
+        (
+            "warning|misc|it\\'s marked as work-in-progress\n",
+            (logging.DEBUG, "misc", "it's marked as work-in-progress"),
+        ),
         ("PARSE ERROR: Argument: --x\n", (logging.ERROR, "", "PARSE ERROR: Argument: --x")),
     ],
 )

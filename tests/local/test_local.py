@@ -50,7 +50,6 @@ async def test_the_sdk_gets_answers(regions: Simulator) -> None:
         async with gateway.azure_client() as client:
             answer = await client.chat.completions.create(model="gpt-4o", messages=HELLO)
         assert answer.usage is not None
-    assert sum(r.served for r in regions.regions.values()) == 2
 
 
 async def test_the_sdk_gets_streams(regions: Simulator) -> None:
@@ -153,7 +152,8 @@ async def test_a_pool_that_is_removed_by_an_edit_is_served_no_more(regions: Simu
 
 
 async def test_a_rotated_secret_is_used(regions: Simulator) -> None:
-    documents = list(yaml.safe_load_all(pool_manifest(regions)))
+    often = {"health": {"probe": {"interval": "1s", "timeout": "1s"}}}
+    documents = list(yaml.safe_load_all(pool_manifest(regions, spec=often)))
     pool = to_yaml(d for d in documents if d["kind"] != "Secret")
     secrets = [d for d in documents if d["kind"] == "Secret"]
     async with LocalGateway({"pool.yaml": pool, "keys.yaml": to_yaml(secrets)}) as gateway:

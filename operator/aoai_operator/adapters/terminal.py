@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import typer
 
+from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.served import ServedPool, how_to_call, ready_line
-from aoai_operator.core.transitions import Transition
+from aoai_operator.core.transitions import pool_transitions, tenant_transitions
+
+_NOTHING = Compiled({}, {}, {}, ())
 
 
 class Terminal:
-    """Standard output of `aoai-operator local`."""
+    """Standard output of `aoai-operator local`: one line when ready, then only what changes."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json
+        self._is_ready = False
+        self._statuses = _NOTHING
+        self._faults: tuple[str, ...] = ()
 
     def ready(self, address: str, pools: Sequence[ServedPool], details: Mapping[str, object]) -> None:
         """Say that the gateway serves, and how to call it. `details` are for programs only."""
+        self._is_ready = True
         if self._json:
             _line({"event": "ready", "address": address, "pools": [asdict(pool) for pool in pools], **details})
             return
@@ -27,27 +34,30 @@ class Terminal:
         if snippet := how_to_call(pools):
             typer.echo(snippet)
 
-    def transitions(self, transitions: Iterable[Transition]) -> None:
-        """Show what changed."""
-        for transition in transitions:
+    def statuses(self, compiled: Compiled) -> None:
+        """Show what changed since the last call, nothing before it was ready. At first: only what is not well."""
+        if not self._is_ready:
+            return
+        before, self._statuses = self._statuses, compiled
+        found = pool_transitions(before.pool_statuses, compiled.pool_statuses)
+        found += tenant_transitions(before.quota_statuses, compiled.quota_statuses)
+        for transition in found:
             if self._json:
                 _line({"event": "transition", **asdict(transition)})
             else:
                 typer.secho(str(transition), fg=None if transition.good else "yellow")
 
-    def broken(self, faults: Sequence[str]) -> None:
-        """Say what is wrong with the manifests; the last good state keeps serving."""
-        if self._json:
-            _line({"event": "broken", "faults": list(faults)})
+    def faults(self, faults: Sequence[str]) -> None:
+        """Say what is wrong with the manifests, and when they are whole again; nothing twice."""
+        before, self._faults = self._faults, tuple(faults)
+        if before == self._faults:
             return
-        for fault in faults:
-            typer.secho(fault, fg="red")
-        typer.secho("until this is mended, what was good before keeps serving", fg="red")
-
-    def mended(self) -> None:
-        """Say that the manifests are whole again."""
         if self._json:
-            _line({"event": "mended"})
+            _line({"event": "broken", "faults": list(faults)} if faults else {"event": "mended"})
+        elif faults:
+            for fault in faults:
+                typer.secho(fault, fg="red")
+            typer.secho("until this is mended, what was good before keeps serving", fg="red")
         else:
             typer.secho("the manifests are whole again", fg="green")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class SecretValue:
     """Holds a credential; `reveal()` is the only way to it. Its repr and str say nothing."""
@@ -25,3 +27,10 @@ class SecretValue:
 
     def __hash__(self) -> int:
         return hash(self._text)
+
+
+def redacted(text: str, values: Iterable[SecretValue]) -> str:
+    """Return a text of somebody else's, such as Envoy's words about a resource, without the secrets it may quote."""
+    for value in sorted({v.reveal() for v in values} - {""}, key=len, reverse=True):
+        text = text.replace(value, "[redacted]")
+    return text

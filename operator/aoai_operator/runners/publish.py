@@ -17,7 +17,7 @@ from aoai_operator.core.envoy.translate import translate
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.quarantine import Quarantine
-from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.secret import SecretValue, redacted
 from aoai_operator.core.table import RoutingTable
 
 _log = structlog.get_logger("publish")
@@ -93,6 +93,8 @@ class Publisher:
         self._sent: dict[PoolKey, str] = {}
         self._versions: set[str] = set()
         self._settled = ""
+        self.settled_once = asyncio.Event()
+        """Set once all connected Envoys have accepted some snapshot."""
         self._unjudged: deque[_Refused] = deque()
 
     def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
@@ -106,13 +108,16 @@ class Publisher:
         self._wake.set()
 
     def refused(self, url: TypeUrl, name: str, version: str, message: str) -> None:
-        """Take an Envoy's refusal of one version of a resource, with its words."""
-        self._unjudged.append(_Refused(url, name, version, message))
+        """Take an Envoy's refusal of one version of a resource, with its words, which may quote secrets."""
+        entries = (*self._quarantine.wanted.values(), *self._quarantine.good.values())
+        words = redacted(message, (value for entry in entries for value in entry.secrets.values()))
+        self._unjudged.append(_Refused(url, name, version, words))
         self._judge()
 
     def settled(self, version: str) -> None:
         """Take the news that every connected Envoy has accepted all of the snapshot of that version."""
         self._settled = version
+        self.settled_once.set()
         self._acknowledge()
 
     def refusals(self) -> Mapping[PoolKey, str]:

@@ -55,6 +55,7 @@ class Reconciler:
         self._reload = True
         self._resources = World()
         self._last: Compiled | None = None
+        self._passing = asyncio.Lock()
 
     def resources_changed(self) -> None:
         """Read the resources again soon."""
@@ -74,7 +75,11 @@ class Reconciler:
             await self.reconcile()
 
     async def reconcile(self) -> None:
-        """Make one pass now."""
+        """Make one pass now, after the one that is under way."""
+        async with self._passing:
+            await self._reconcile()
+
+    async def _reconcile(self) -> None:
         try:
             world = await self._world()
             compiled = compile_world(world)

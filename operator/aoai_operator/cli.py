@@ -1,0 +1,216 @@
+"""The command line: arguments in, exit codes out.
+
+0: done as asked. 1: the manifests are wrong, or hold nothing to serve. 2: it cannot be done as asked: an unknown
+option, a file that is not there, a port in use, no Envoy. 3: it failed while it ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from aoai_operator import crds as definitions
+from aoai_operator import offline
+from aoai_operator.adapters import logs
+from aoai_operator.adapters.envoy_process import EnvoyMissingError
+from aoai_operator.local import NothingToServeError, StartError, run_local
+from aoai_operator.rendering import NoSuchPoolError, render
+from aoai_operator.settings import (
+    HostPort,
+    LocalSettings,
+    LogFormat,
+    LogLevel,
+    OutputFormat,
+    default_concurrency,
+    half_of_memory,
+    system_trust,
+)
+from aoai_operator.simulator.cli import app as simulate
+
+WRONG_MANIFESTS = 1
+USAGE = 2
+FAILED = 3
+
+app = typer.Typer(
+    name="aoai-operator",
+    help="One balanced, governed address for regional Azure OpenAI endpoints.",
+    no_args_is_help=True,
+    # Else "[redacted]" in a help text would be taken for markup, and vanish.
+    rich_markup_mode=None,
+    # A traceback with local variables would print credentials.
+    pretty_exceptions_show_locals=False,
+)
+app.add_typer(simulate, name="simulate")
+
+Paths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PATH...",
+        help="Manifests: YAML or JSON files, or directories of them.",
+        exists=True,
+        readable=True,
+    ),
+]
+Listen = Annotated[
+    HostPort,
+    typer.Option("--listen", metavar="HOST:PORT", parser=HostPort.parse, help="Where the gateway answers."),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="PEM file of the CAs that sign the endpoints' certificates. Default: those of this machine.",
+    ),
+]
+Output = Annotated[OutputFormat, typer.Option("--output", help="How results are printed.")]
+
+_LOCAL_EXAMPLES = """Examples:
+
+  aoai-operator local pool.yaml tenants.yaml secrets.yaml
+
+  aoai-operator local examples/ --listen 127.0.0.1:8080 --metrics 127.0.0.1:9090
+
+Ends with 0 on SIGTERM or Ctrl-C, after requests under way have finished; a second one ends it at once. Ends with 1 when
+the manifests are wrong at the start, with 2 when it cannot start (port in use, no Envoy), with 3 when it failed.
+"""
+
+
+@app.command(epilog=_LOCAL_EXAMPLES)
+def local(
+    paths: Paths,
+    *,
+    listen: Listen = "127.0.0.1:8080",  # type: ignore[assignment]
+    metrics: Annotated[
+        HostPort | None,
+        typer.Option(
+            "--metrics",
+            metavar="HOST:PORT",
+            parser=HostPort.parse,
+            help="Where the operator's own /metrics and /healthz answer. Default: nowhere.",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int,
+        typer.Option("--concurrency", min=1, max=256, help="Worker threads of Envoy.", show_default="cores, max. 4"),
+    ] = default_concurrency(),
+    envoy: Annotated[
+        str | None,
+        typer.Option("--envoy", metavar="PATH", help="Envoy to run. Default: the one that was installed with this."),
+    ] = None,
+    ca_file: CaFile = None,
+    output: Output = OutputFormat.TEXT,
+    log_format: Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")] = LogFormat.TEXT,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="Least important lines shown.")] = LogLevel.INFO,
+) -> None:
+    """Serve pools from files, with a real Envoy, without a cluster. Files are watched: an edit takes effect at once."""
+    logs.configure(json=log_format is LogFormat.JSON, level=log_level.value)
+    settings = LocalSettings(
+        paths=tuple(paths),
+        listen=listen,
+        metrics=metrics,
+        concurrency=concurrency,
+        envoy=envoy,
+        ca_file=ca_file,
+        output=output,
+        max_heap_bytes=half_of_memory(),
+    )
+    try:
+        asyncio.run(run_local(settings))
+    except NothingToServeError as error:
+        _fail(str(error), WRONG_MANIFESTS)
+    except (StartError, EnvoyMissingError) as error:
+        _fail(str(error), USAGE)
+
+
+_CHECK_EXAMPLES = """Examples:
+
+  aoai-operator check manifests/
+
+  aoai-operator check pool.yaml --output json | jq '.faults[]'
+
+Ends with 1 when anything is wrong.
+"""
+
+
+@app.command(epilog=_CHECK_EXAMPLES)
+def check(paths: Paths, *, output: Output = OutputFormat.TEXT) -> None:
+    """Find what is wrong with manifests: YAML, schema, rules, and what they refer to. Needs no cluster."""
+    report = offline.check(paths)
+    typer.echo(report.json() if output is OutputFormat.JSON else report.text())
+    raise typer.Exit(report.exit_code)
+
+
+_RENDER_EXAMPLES = """Examples:
+
+  aoai-operator render pool.yaml
+
+  aoai-operator render manifests/ --pool ai/chat --envoy
+"""
+
+
+@app.command("render", epilog=_RENDER_EXAMPLES)
+def render_command(
+    paths: Paths,
+    *,
+    envoy: Annotated[bool, typer.Option("--envoy", help="The Envoy resources instead of the routing tables.")] = False,
+    pool: Annotated[
+        str | None, typer.Option("--pool", metavar="NAMESPACE/NAME", help="Only this pool. Default: all.")
+    ] = None,
+    listen: Listen = "127.0.0.1:8080",  # type: ignore[assignment]
+    gateway: Annotated[str, typer.Option("--gateway", help="The gateway whose Envoy resources are shown.")] = "default",
+    ca_file: CaFile = None,
+) -> None:
+    """Show what manifests compile to: routing tables, or Envoy resources. Credentials show as [redacted]."""
+    try:
+        text = render(
+            paths, envoy=envoy, pool=pool, listen=listen, gateway=gateway, trusted_ca=ca_file or system_trust()
+        )
+    except NoSuchPoolError as error:
+        _fail(str(error), WRONG_MANIFESTS)
+    typer.echo(text, nl=False)
+
+
+_CRDS_EXAMPLES = """Examples:
+
+  aoai-operator crds | kubectl apply -f -
+
+  aoai-operator crds --write crds
+"""
+
+
+@app.command(epilog=_CRDS_EXAMPLES)
+def crds(
+    *,
+    write: Annotated[
+        Path | None, typer.Option("--write", metavar="DIR", file_okay=False, help="Write one file a kind instead.")
+    ] = None,
+) -> None:
+    """Print the CustomResourceDefinitions of AOAIBackendPool and TenantQuota."""
+    if write is None:
+        typer.echo("---\n".join(definitions.rendered().values()), nl=False)
+        return
+    for path in definitions.write_crds(write):
+        typer.echo(path)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(installed_version("aoai-operator"))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.secho(f"error: {message}", fg="red", err=True)
+    raise typer.Exit(code)

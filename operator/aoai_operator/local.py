@@ -1,0 +1,271 @@
+"""The composition root of `aoai-operator local`: the same core as in a cluster, on files, with Envoy as a child.
+
+files --watch--> Reconciler: load, compile --tables, secrets--> Publisher: translate --snapshot--> xDS --> Envoy
+                     |                                              ^                                       |
+                     +--statuses--> terminal        Observer -------+                                       |
+                                                     ^    ^                                                 |
+probes, name resolution -----------------------------+    +---- Accounting <------------ access log --------+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+
+from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
+from aoai_operator.adapters.files_store import watch
+from aoai_operator.adapters.http import serve_http
+from aoai_operator.adapters.listening import reserved_port
+from aoai_operator.adapters.manifests import LocatedFault
+from aoai_operator.adapters.manifests.reading import SUFFIXES
+from aoai_operator.adapters.pipe_log import access_log
+from aoai_operator.adapters.probe import HttpProber
+from aoai_operator.adapters.resolver import SystemResolver
+from aoai_operator.adapters.stopping import Stop, stop_signals, until
+from aoai_operator.adapters.terminal import Terminal
+from aoai_operator.control_plane import ControlPlane
+from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.snapshot import Snapshot
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.served import served_pools
+from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.world import Programming, World
+from aoai_operator.local_resources import FileResources
+from aoai_operator.metrics import Metrics
+from aoai_operator.runners.accounting import Accounting
+from aoai_operator.runners.observing import Observer
+from aoai_operator.runners.probing import Probing
+from aoai_operator.runners.publish import Publisher
+from aoai_operator.runners.reconcile import Reconciler
+from aoai_operator.settings import HostPort, LocalSettings, OutputFormat, system_trust
+
+_log = structlog.get_logger("local")
+
+_POLL = 0.02
+
+
+class StartError(Exception):
+    """It cannot start as asked: a port in use, an address of another machine. The message says which and why."""
+
+
+class NothingToServeError(Exception):
+    """The manifests are broken, or hold no pool for this gateway. The message says what is wrong and where."""
+
+
+async def run_local(settings: LocalSettings) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP; then drain, and return.
+
+    Raises:
+        StartError: see there.
+        EnvoyMissingError: there is no Envoy to run.
+        NothingToServeError: see there.
+    """
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="aoai-operator-")))
+        try:
+            port = stack.enter_context(reserved_port(settings.listen.host, settings.listen.port))
+        except OSError as error:
+            raise StartError(f"cannot listen on {settings.listen}: {error.strerror}") from error
+        local = _Local(settings, directory=directory, listen=HostPort(settings.listen.host, port))
+        await local.serve(stop)
+
+
+class _Local:
+    """All parts, put together."""
+
+    def __init__(self, settings: LocalSettings, *, directory: Path, listen: HostPort) -> None:
+        self._settings = settings
+        self._listen = listen
+        self._control_plane = directory / "operator.sock"
+        self._admin = directory / "envoy.sock"
+        self._trusted_ca = settings.ca_file or system_trust()
+        self._gateway = GatewaySettings(
+            gateway=settings.gateway,
+            listen_host=listen.host,
+            listen_port=listen.port,
+            access_log=str(directory / "access.log"),
+            trusted_ca=str(self._trusted_ca),
+        )
+        self._resources = FileResources(settings.paths)
+        self._observer = Observer(changed=self._observed, now=_now)
+        self._prober = HttpProber(ca_file=self._trusted_ca)
+        self._probing = Probing(prober=self._prober, resolver=SystemResolver(), observer=self._observer, now=_now)
+        self._metrics = Metrics()
+        self._accounting = Accounting(observer=self._observer, probe_soon=self._probing.soon, meters=self._metrics)
+        self._publisher = Publisher(
+            settings=self._gateway,
+            observing=self._observer,
+            publish=self._publish,
+            now=_now,
+            interval=settings.publish_interval,
+        )
+        self._reconciler = Reconciler(
+            load=self._load,
+            observe=self._observer.overrides,
+            programming=self._programming,
+            deliver=self._deliver,
+            now=_now,
+            hold_off=settings.hold_off,
+            hold_off_max=settings.hold_off_max,
+        )
+        self._plane = ControlPlane(
+            settings.gateway,
+            refused=self._publisher.refused,
+            settled=self._publisher.settled,
+            changed=self._reconciler.observations_changed,
+            meters=self._metrics,
+        )
+        self._envoy = EnvoyProcess(self._envoy_options(directory), on_restart=self._metrics.envoy_restarted)
+        self._faults: tuple[LocatedFault, ...] = ()
+        self._compiled = Compiled({}, {}, {}, ())
+        self._terminal = Terminal(as_json=settings.output is OutputFormat.JSON)
+
+    def _envoy_options(self, directory: Path) -> EnvoyOptions:
+        return EnvoyOptions(
+            binary=find_envoy(self._settings.envoy),
+            directory=directory,
+            bootstrap=bootstrap(
+                node_id="local",
+                gateway=self._settings.gateway,
+                control_plane=UnixAddress(str(self._control_plane)),
+                admin=UnixAddress(str(self._admin)),
+                max_connections=self._settings.max_connections,
+                max_heap_bytes=self._settings.max_heap_bytes,
+            ),
+            admin_socket=self._admin,
+            concurrency=self._settings.concurrency,
+            drain_seconds=self._settings.drain,
+        )
+
+    async def serve(self, stop: Stop) -> None:
+        """Start the parts in order, serve until `stop`, and end them in the opposite order."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._prober)
+            await self._first_reading()
+            await stack.enter_async_context(access_log(Path(self._gateway.access_log), self._accounting))
+            await stack.enter_async_context(self._plane.serving(f"unix:{self._control_plane}"))
+            metrics = await self._serve_metrics(stack)
+            loops = (
+                self._publisher.run(),
+                self._reconciler.run(),
+                self._probing.run(),
+                watch(self._settings.paths, self._reconciler.resources_changed, suffixes=SUFFIXES),
+                self._envoy.run(),
+                self._announce({"metrics": metrics, "admin": str(self._admin)}),
+            )
+            tasks = [asyncio.create_task(loop) for loop in loops]
+            try:
+                await until(stop.asked, tasks)
+                _log.info("stopping: requests under way may finish", within=self._settings.drain)
+                tasks.append(asyncio.create_task(self._envoy.stop()))
+                await until(stop.hurry, tasks[-1:])
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _first_reading(self) -> None:
+        await self._reconciler.reconcile()
+        if self._faults:
+            raise NothingToServeError("\n".join(["the manifests are broken", *(f.sentence() for f in self._faults)]))
+        if not self._mine():
+            others = sorted({str(t.gateway) for t in self._compiled.tables.values()})
+            hint = f"; their pools belong to the gateway {', '.join(others)}" if others else ""
+            where = ", ".join(map(str, self._settings.paths))
+            raise NothingToServeError(
+                f"there is no AOAIBackendPool for the gateway {self._settings.gateway} in {where}{hint}"
+            )
+
+    async def _serve_metrics(self, stack: AsyncExitStack) -> str:
+        wanted = self._settings.metrics
+        if wanted is None:
+            return ""
+        serving = serve_http(
+            host=wanted.host,
+            port=wanted.port,
+            registry=self._metrics.registry,
+            healthy=self._publisher.settled_once.is_set,
+        )
+        try:
+            port = await stack.enter_async_context(serving)
+        except OSError as error:
+            raise StartError(f"cannot serve metrics on {wanted}: {error.strerror}") from error
+        return f"http://{HostPort(wanted.host, port)}"
+
+    async def _announce(self, details: Mapping[str, str]) -> None:
+        """Say that it is ready once Envoy took everything and answers at the gateway's address."""
+        try:
+            async with asyncio.timeout(self._settings.ready_timeout):
+                await self._probing.names_tried()
+                await self._publisher.settled_once.wait()
+                await _accepting(self._listen)
+        except TimeoutError:
+            refusals = ". ".join(sorted(set(self._publisher.refusals().values())))
+            why = f": {refusals}" if refusals else "; its log lines say more"
+            raise StartError(f"Envoy was not ready within {self._settings.ready_timeout:g} s{why}") from None
+        await self._reconciler.reconcile()
+        address = f"http://{self._listen}"
+        self._terminal.ready(address, served_pools(address, self._mine(), self._compiled.pool_statuses), details)
+        self._terminal.statuses(self._compiled)
+
+    def _load(self) -> World:
+        world, self._faults = self._resources.load()
+        return world
+
+    def _deliver(self, world: World, compiled: Compiled) -> None:
+        self._compiled = compiled
+        mine = self._mine()
+        self._metrics.follow(mine.values())
+        self._metrics.observed(world.overrides)
+        self._observer.follow(mine.values())
+        self._probing.follow(mine.values(), world.secrets)
+        self._publisher.want(mine, world.secrets)
+        self._terminal.statuses(compiled)
+        self._terminal.faults([fault.sentence() for fault in self._faults])
+
+    def _mine(self) -> Mapping[PoolKey, RoutingTable]:
+        return {key: table for key, table in self._compiled.tables.items() if table.gateway == self._gateway.gateway}
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self._plane.publish(snapshot)
+        self._reconciler.observations_changed()
+
+    def _observed(self) -> None:
+        self._publisher.observed()
+        self._reconciler.observations_changed()
+
+    def _programming(self) -> Mapping[PoolKey, Programming]:
+        refusals, held = self._publisher.refusals(), self._publisher.held()
+        found = {}
+        for key in self._mine():
+            known = self._plane.programming(str(key))
+            programmed = 0 if key in held or key in refusals else known.programmed
+            found[key] = Programming(known.connected, programmed, refusals.get(key))
+        return found
+
+
+async def _accepting(listen: HostPort) -> None:
+    """Wait until somebody listens; an address that stands for all is asked at loopback."""
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(loopback, listen.port)
+        except OSError:
+            await asyncio.sleep(_POLL)
+        else:
+            writer.close()
+            await writer.wait_closed()
+            return
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
