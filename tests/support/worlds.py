@@ -22,6 +22,7 @@ from typing import Any
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota, parse
 from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled, compile_world
+from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
@@ -120,6 +121,7 @@ def snapshot_data(snapshot: Snapshot, secrets: Mapping[SecretRef, SecretValue]) 
     Of Lua only the data are kept: its code is in core/envoy/lua.
     """
     names = {value.reveal(): f"[redacted {ref}]" for ref, value in sorted(secrets.items(), reverse=True)}
+    names[anything_but(ALLOWED)] = "[anything but core/envoy/headers.py ALLOWED]"
     return {
         name: [_readable(one.body, names) for _, one in sorted(snapshot.resources[url].items())]
         for name, url in FILES.items()

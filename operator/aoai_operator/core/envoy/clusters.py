@@ -124,7 +124,7 @@ def _transports(settings: GatewaySettings) -> list[Json]:
 
 
 def _protocol(table: RoutingTable, model: Model, *, renames: bool) -> Json:
-    filters = [_from_metadata(table, renames=renames), _credentials(table, model)]
+    filters = [_from_metadata(table, renames=renames), *_credentials(table, model)]
     if renames:
         filters.append(_renaming())
     filters.append(extension("upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"))
@@ -157,25 +157,28 @@ def _from_metadata(table: RoutingTable, *, renames: bool) -> Json:
     return extension("host", "filters.http.header_mutation.v3.HeaderMutation", mutations=mutations)
 
 
-def _credentials(table: RoutingTable, model: Model) -> Json:
-    names = dict.fromkeys(h.endpoint for h in hosts(table, model))
-    return {
+def _credentials(table: RoutingTable, model: Model) -> Iterator[Json]:
+    """Yield the filter that puts in each attempt's key, by endpoint.
+
+    Endpoints out of use are left out: Envoy would wait for their keys before it uses the cluster.
+    """
+    names = dict.fromkeys(h.endpoint for h in hosts(table, model) if table.endpoint(h.endpoint).usable)
+    if not names:
+        return
+    endpoint = {
+        "name": "endpoint",
+        "typed_config": {
+            "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": "api-key",
+        },
+    }
+    actions = {n: {"action": _credential(table, n)} for n in names}
+    yield {
         "name": "credentials",
         "typed_config": {
             "@type": EXTENSIONS + "common.matching.v3.ExtensionWithMatcher",
             "extension_config": extension("composite", "filters.http.composite.v3.Composite"),
-            "xds_matcher": {
-                "matcher_tree": {
-                    "input": {
-                        "name": "endpoint",
-                        "typed_config": {
-                            "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-                            "header_name": "api-key",
-                        },
-                    },
-                    "exact_match_map": {"map": {n: {"action": _credential(table, n)} for n in names}},
-                }
-            },
+            "xds_matcher": {"matcher_tree": {"input": endpoint, "exact_match_map": {"map": actions}}},
         },
     }
 

@@ -72,7 +72,7 @@ def _groups(
 
 def _addresses(table: RoutingTable, endpoint: Endpoint, overrides: Overrides) -> tuple[str, ...]:
     try:
-        return (str(ipaddress.ip_address(endpoint.host.strip("[]"))),)
+        return (str(ipaddress.ip_address(endpoint.host)),)
     except ValueError:
         return overrides.addresses.get(table.endpoint_key(endpoint.name), ())
 
@@ -124,4 +124,5 @@ def _socket(address: Address, port: int) -> Json:
 
 def _authority(endpoint: Endpoint) -> str:
     default = 443 if endpoint.scheme == "https" else 80
-    return endpoint.host if endpoint.port == default else f"{endpoint.host}:{endpoint.port}"
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return host if endpoint.port == default else f"{host}:{endpoint.port}"

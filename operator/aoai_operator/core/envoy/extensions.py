@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
 from aoai_operator.core.envoy.luadata import LuaValue, assignment, source, text
 from aoai_operator.core.envoy.snapshot import Json, Resource
@@ -33,8 +34,8 @@ def tenant_keys(tables: Sequence[RoutingTable], secrets: Mapping[SecretRef, Secr
     for table in tables:
         for tenant in table.tenants:
             for ref in tenant.api_keys:
-                value = secrets.get(ref)
-                if value is not None:
+                value = read_key(secrets, ref)
+                if isinstance(value, SecretValue):
                     clients.setdefault(value.reveal(), tenant.key)
     if not clients:
         clients[_NOBODY] = ANONYMOUS

@@ -117,7 +117,10 @@ def _retries(table: RoutingTable, model: Model) -> Json:
     failover = table.failover
     on = ["retriable-status-codes"]
     if failover.retry_connect:
-        on += ["connect-failure", "refused-stream", "reset"]
+        on += ["connect-failure", "refused-stream"]
+    if failover.retry_connect or failover.retry_timeout:
+        # Envoy counts its own per-try timeout as a reset.
+        on.append("reset")
     policy: Json = {
         "retry_on": ",".join(on),
         "retriable_status_codes": list(failover.retry_statuses),

@@ -11,15 +11,15 @@ from aoai_operator.core.table import RoutingTable
 
 
 def credentials(tables: Sequence[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> Iterator[Resource]:
-    """Yield the SDS secret of every endpoint whose credential is known.
+    """Yield the SDS secret of every endpoint in use.
 
     Each upstream `credential_injector` asks for its own by name, so a rotated key goes to Envoy alone.
     """
     for table in tables:
         for endpoint in table.endpoints:
-            value = secrets.get(endpoint.credential)
-            if value is None:
+            if not endpoint.usable:
                 continue
+            value = secrets[endpoint.credential]
             name = str(table.endpoint_key(endpoint.name))
             body = {"name": name, "generic_secret": {"secret": {"inline_string": value.reveal()}}}
             yield Resource(name, body, owner=str(table.key))

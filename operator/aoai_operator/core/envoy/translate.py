@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.clusters import clusters
 from aoai_operator.core.envoy.endpoints import load_assignments
 from aoai_operator.core.envoy.extensions import lua_filter, tenant_keys
@@ -28,8 +29,17 @@ def translate(
 
     Pools are taken in the order of their keys, so that equal input gives equal output, whatever its order.
     """
-    mine = sorted((t for t in tables if t.gateway == settings.gateway), key=lambda t: t.key)
+    mine = [_resolved(t, secrets) for t in sorted(tables, key=lambda t: t.key) if t.gateway == settings.gateway]
     return Snapshot.of(_resources(mine, secrets, overrides, settings))
+
+
+def _resolved(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> RoutingTable:
+    """Return the table with every endpoint out of use whose key cannot be read now: a held table may be older."""
+    endpoints = tuple(
+        e.model_copy(update={"usable": isinstance(read_key(secrets, e.credential), SecretValue)})
+        for e in table.endpoints
+    )
+    return table if endpoints == table.endpoints else table.model_copy(update={"endpoints": endpoints})
 
 
 def _resources(
