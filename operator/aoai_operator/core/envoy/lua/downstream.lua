@@ -28,6 +28,12 @@ local function refuse(h, status, kind, code, message, param)
   answer(h, status, format('{"error":{"message":"%s","type":"%s","param":%s,"code":"%s"}}', message, kind, param or 'null', code))
 end
 
+-- The value of a header that holds a plain number, else nil. (`get` of an absent one returns nothing at all, which `tonumber`
+-- refuses with an error.)
+local function number_in(headers, name)
+  return tonumber(match(headers:get(name) or '', '^%d+%.?%d*$'))
+end
+
 -- A route's name says what the path had said: pool|characters before /openai|kind|model. Kinds: `deployment`, the model stands
 -- in the path; `any`, it is still to be found, and this is the pool's first; `model`, it was found. Names are few: remembered.
 local routes = {}
@@ -192,7 +198,7 @@ function envoy_on_request(h)
     end
   else
     -- Not read here, so Envoy would not notice that it is too large, and would silently give up retries.
-    local size = tonumber(headers:get('content-length'))
+    local size = number_in(headers, 'content-length')
     if size and size > pool.max then
       return refuse(h, '413', 'invalid_request_error', 'request_too_large',
         format('The request has %d bytes; the pool takes at most %d (spec.limits.maxRequestBytes).', size, pool.max))
@@ -323,7 +329,7 @@ local function throttled(h, headers, none_left)
   local now, at = h:timestamp(), waits[name]
   if at and at <= now then at = nil end
   if not none_left then
-    local ms = tonumber(headers:get('retry-after-ms')) or (tonumber(headers:get('retry-after')) or 1) * 1000
+    local ms = number_in(headers, 'retry-after-ms') or (number_in(headers, 'retry-after') or 1) * 1000
     local told = now + math.max(1, math.min(ms, route.pool.cap))
     if not at or told < at then at = told end
     waits[name] = at
@@ -345,7 +351,7 @@ function envoy_on_response(h)
   local status = headers:get(':status')
   if status == '200' then
     local kind = headers:get('content-type') or ''
-    if find(kind, 'application/json', 1, true) then return json_answer(h, tonumber(headers:get('content-length'))) end
+    if find(kind, 'application/json', 1, true) then return json_answer(h, number_in(headers, 'content-length')) end
     if find(kind, 'text/event-stream', 1, true) then
       local state = h:streamInfo():dynamicMetadata():get('aoai')
       return stream_answer(h, state and state.stream)
