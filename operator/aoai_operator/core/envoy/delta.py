@@ -148,6 +148,10 @@ class Subscription:
         """Return the names that the proxy holds and that are no more."""
         return sorted(name for name, version in self.held.items() if version != REMOVED and name not in current)
 
+    def repeat(self, names: Iterable[str]) -> None:
+        """Send these again, although they are not new."""
+        self._owed |= self.names.intersection(names)
+
     def sent(self, response: Response) -> None:
         """Note a response as under way."""
         self.in_flight = response

@@ -120,7 +120,19 @@ class DeltaStream:
     def _send(self, url: TypeUrl, subscription: Subscription, response: Response) -> Response:
         self._impatient = self._impatient and url in _REFER_TO_CLUSTERS
         subscription.sent(response)
+        if url is TypeUrl.CLUSTER:
+            self._repeat_endpoints(response)
         return response
+
+    def _repeat_endpoints(self, response: Response) -> None:
+        """An updated cluster warms until it hears of its endpoints, but Envoy does not ask for them again.
+
+        Source: Envoy, "xDS REST and gRPC protocol", "Resource warming". Without this it waits for 15 seconds.
+        """
+        if (subscription := self._subscriptions.get(TypeUrl.ENDPOINT)) is not None:
+            subscription.repeat(
+                name for r in response.resources for url, name in r.references if url is TypeUrl.ENDPOINT
+            )
 
     def _nonce(self) -> str:
         self._nonces += 1
