@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+_STARTED = time.monotonic()
 
 Cell = str | int | float | None
 
@@ -68,7 +71,7 @@ class Outcome:
 
 def say(text: str) -> None:
     """Tell the person who waits what goes on."""
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - _STARTED:6.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 def show(outcome: Outcome) -> None:

@@ -24,9 +24,9 @@ from bench.simulated import Simulation, simulated
 from bench.site import UNEQUAL, Site
 from bench.subject import Subject, SubjectFactory
 
-MINUTE = 15.0
-TRIALS = 4
-SUSTAINED_MINUTES = 4
+MINUTE = 12.0
+TRIALS = 3
+SUSTAINED_MINUTES = 3
 COST = 500
 """Tokens a request: it divides every region's limit, so that no remainder is lost to rounding."""
 

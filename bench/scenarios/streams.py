@@ -21,7 +21,8 @@ EVERY_US = 10_000
 """Between two writes of a stream: long enough that each is a read of its own."""
 
 OPEN_STREAMS = 1000
-_SLOW_EVERY_US = 500_000
+_SLOW_EVERY_US = 5_000_000
+"""Slow enough that even a gateway in Python can hold all of them open."""
 
 
 def cases(factory: SubjectFactory) -> tuple[Case, ...]:
