@@ -1,0 +1,145 @@
+"""The operator's metrics."""
+
+from __future__ import annotations
+
+import random
+
+from aoai_operator.core.accesslog import Answer, Attempt, Usage
+from aoai_operator.core.observed import HostState, Overrides, Reason, State
+from aoai_operator.core.table import Tenant
+from aoai_operator.metrics import MOST_TENANTS, Metrics
+from support.tables import endpoint, endpoint_key, host_key, routing_table
+
+TABLE = routing_table(endpoint("east"), endpoint("west"))
+ROUTE = {"pool": "ai/chat", "model": "gpt", "endpoint": "east", "region": "east"}
+
+
+def tenants(*names: str) -> tuple[Tenant, ...]:
+    return tuple(Tenant(namespace="ai", name=name, models=(), api_keys=()) for name in names)
+
+
+def metrics(*names: str) -> Metrics:
+    meters = Metrics()
+    meters.follow([TABLE.model_copy(update={"tenants": tenants(*names)})])
+    return meters
+
+
+def answered(**changes: object) -> Answer:
+    fields = {
+        "request_id": "r",
+        "pool": "ai/chat",
+        "tenant": "ai/team",
+        "model": "gpt",
+        "operation": "chat/completions",
+        "endpoint": "east",
+        "deployment": "gpt",
+        "region": "east",
+        "status": 200,
+        "flags": "",
+        "details": "via_upstream",
+        "attempts": 1,
+        "stream": False,
+        "duration_ms": 1_500,
+        "first_byte_ms": 300,
+        "bytes_in": 1,
+        "bytes_out": 1,
+        "usage": Usage(prompt=10, completion=5, total=15, cached=4, reasoning=2),
+        **changes,
+    }
+    return Answer(**fields)  # type: ignore[arg-type]
+
+
+def failed(**changes: object) -> Attempt:
+    fields = {
+        "pool": "ai/chat",
+        "model": "gpt",
+        "endpoint": "east",
+        "deployment": "gpt",
+        "region": "east",
+        "status": 429,
+        "flags": "",
+        "retry_after_ms": 1_000,
+        **changes,
+    }
+    return Attempt(**fields)  # type: ignore[arg-type]
+
+
+def value(meters: Metrics, name: str, **labels: str) -> float:
+    return meters.registry.get_sample_value(name, labels) or 0
+
+
+def series(meters: Metrics) -> int:
+    return sum(len(metric.samples) for metric in meters.registry.collect())
+
+
+def test_an_answer_counts_as_request_tokens_and_times() -> None:
+    meters = metrics("team")
+    meters.answer(answered())
+    request = {"tenant": "ai/team", **ROUTE, "operation": "chat/completions", "code": "200"}
+    assert value(meters, "aoai_requests_total", **request) == 1
+    kinds = {"prompt": 10, "completion": 5, "cached": 4, "reasoning": 2}
+    for kind, tokens in kinds.items():
+        assert value(meters, "aoai_tokens_total", tenant="ai/team", **ROUTE, kind=kind) == tokens
+    group = {"pool": "ai/chat", "model": "gpt", "stream": ""}
+    assert value(meters, "aoai_request_duration_seconds_sum", **group) == 1.5
+    assert value(meters, "aoai_time_to_first_byte_seconds_sum", **group) == 0.3
+
+
+def test_an_answer_of_the_gateway_itself_has_no_endpoint_and_no_tokens() -> None:
+    meters = metrics()
+    meters.answer(answered(tenant="", model="", endpoint="", region="", status=401, usage=None, first_byte_ms=None))
+    labels = {"tenant": "", "pool": "ai/chat", "model": "", "endpoint": "", "region": ""}
+    assert value(meters, "aoai_requests_total", **labels, operation="chat/completions", code="401") == 1
+    assert meters.registry.get_sample_value("aoai_time_to_first_byte_seconds_count", {"pool": "ai/chat"}) is None
+
+
+def test_a_failed_attempt_counts_by_code_and_reason_and_a_429_as_a_throttle() -> None:
+    meters = metrics()
+    meters.attempt(failed())
+    meters.attempt(failed(status=0, flags="UF"))
+    assert value(meters, "aoai_failed_attempts_total", **ROUTE, code="429", reason="") == 1
+    assert value(meters, "aoai_failed_attempts_total", **ROUTE, code="0", reason="UF") == 1
+    assert value(meters, "aoai_throttles_total", **ROUTE, deployment="gpt") == 1
+
+
+def test_series_stay_bounded_whatever_is_asked() -> None:
+    names = [f"t{i}" for i in range(10_000)]
+    meters = metrics(*names)
+    chance = random.Random(7)
+
+    def ask(many: int) -> None:
+        for _ in range(many):
+            word = str(chance.random())
+            meters.answer(answered(tenant=f"ai/{chance.choice(names)}", usage=None))
+            meters.answer(answered(tenant=word, model=word, pool=word, endpoint=word, status=chance.randrange(10**6)))
+            meters.attempt(failed(pool=word, model=word, endpoint=word, deployment=word))
+
+    ask(10_000)
+    before = series(meters)
+    ask(1_000)
+    assert before < 3 * MOST_TENANTS
+    assert series(meters) - before < 100
+
+
+def test_the_states_of_present_hosts_are_shown() -> None:
+    meters = metrics()
+    both = {host_key("east"): HostState(State.THROTTLED), host_key("west"): HostState(State.HEALTHY)}
+    meters.observed(Overrides(hosts=both))
+    meters.observed(Overrides(hosts={host_key("east"): HostState(State.HEALTHY)}))
+    shown = {
+        tuple(sample.labels.values()): sample.value
+        for metric in meters.registry.collect()
+        if metric.name == "aoai_endpoint_state"
+        for sample in metric.samples
+    }
+    assert {labels for labels, on in shown.items() if on} == {("ai/chat", "east", "gpt", "Healthy")}
+    assert len(shown) == len(State)
+
+
+def test_probes_restarts_and_the_build_are_shown() -> None:
+    meters = metrics()
+    meters.probed(endpoint_key("east"), Reason.TLS)
+    meters.envoy_restarted()
+    assert value(meters, "aoai_probes_total", pool="ai/chat", endpoint="east", reason="Tls") == 1
+    assert value(meters, "aoai_envoy_restarts_total") == 1
+    assert [m.name for m in meters.registry.collect() if m.name == "aoai_build_info"] == ["aoai_build_info"]
