@@ -16,7 +16,6 @@ import yaml
 from bench import payloads
 from bench.chain import REGION_KEY
 from bench.machine import free_port, pin
-from bench.payloads import Request
 from bench.processes import BenchError, await_gateway, child
 from bench.report import say
 from bench.site import Region, Site
@@ -25,6 +24,9 @@ from bench.subject import Subject
 VERSION = "1.105.3"
 DEBIAN_PYTHON = "/usr/bin/python3"
 """Built with profile-guided optimisation, on which LiteLLM is 1.6 times as fast as on a plain build."""
+
+_LIVE = b"GET /health/liveliness HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+"""Not a chat completion: LiteLLM, which parses answers, calls a stream that it did not ask for an error."""
 
 
 def install() -> Path:
@@ -53,7 +55,7 @@ def lite_llm(site: Site, regions: Sequence[Region], *, attempt_timeout: float = 
     quiet = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with child([*arguments, "--num_workers", "1", "--telemetry", "False"], log=log, environment=quiet) as process:
         subject = Subject("LiteLLM", port, process.pid, v1_path="/v1/chat/completions")
-        await_gateway(process, port, subject.request(Request()), name=subject.name, log=log)
+        await_gateway(process, port, _LIVE, name=subject.name, log=log)
         pin(process.pid, site.cores.subject)
         yield subject
 
