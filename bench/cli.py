@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -50,6 +51,7 @@ exit codes: 0 measured (targets may be missed: see the tables), 1 a scenario fai
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the scenarios that the arguments name."""
     arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that every child is ended
     if not Path("/proc/self/schedstat").exists():
         say("the bench reads CPU time from /proc/PID/schedstat: it needs Linux")
         return 2
