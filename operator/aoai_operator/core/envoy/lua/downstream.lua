@@ -115,10 +115,9 @@ local function with_usage(s)
   if not to then return nil end
   local old, new = sub(s, from, to), '{"include_usage":true}'
   if byte(old) == 123 and not match(old, '^{%s*}$') then
-    if find(old, '"include_usage"%s*:%s*true') then return nil end
-    local n
-    new, n = string.gsub(old, '("include_usage"%s*:%s*)%w+', '%1true')
-    if n == 0 then new = '{"include_usage":true,' .. sub(old, 2) end
+    local a, b = member(old, '"include_usage"')
+    if a and (not b or sub(old, a, b) == 'true') then return nil end
+    new = a and sub(old, 1, a - 1) .. 'true' .. sub(old, b + 1) or '{"include_usage":true,' .. sub(old, 2)
   end
   return sub(s, 1, from - 1) .. new .. sub(s, to + 1)
 end
@@ -281,10 +280,11 @@ end
 local CUT = 'data: {"error":{"message":"The upstream ended the stream early.","type":"server_error","param":null,"code":"upstream_stream_truncated"}}\n\n'
 
 -- Passes a stream on as it comes, and holds back no more than an incomplete event, and that only while a usage event has to
--- be taken out.
+-- be taken out. Its last pieces are kept, 2000 bytes at least in however small pieces they come.
 local function stream_answer(h, state)
   local strip, chat = state == 'strip', state ~= nil
-  local held, previous, recent, last, usage = '', '', '', nil, nil
+  local held, last, usage = '', nil, nil
+  local recent, k = {}, 0
   local out = ''
   for chunk in h:bodyChunks() do
     last = chunk
@@ -292,7 +292,12 @@ local function stream_answer(h, state)
     if n > 0 then
       local s = chunk:getBytes(0, n)
       out = s
-      previous, recent = recent, s
+      if n >= 2048 then recent, k = {s}, 1
+      elseif k > 0 and #recent[k] < 64 then recent[k] = recent[k] .. s
+      else
+        k = k % 32 + 1
+        recent[k] = s
+      end
       if strip then
         local whole = held == '' and s or held .. s
         local e = events_end(whole)
@@ -310,11 +315,15 @@ local function stream_answer(h, state)
     end
   end
   if not last then return end
-  local tail = previous .. recent
+  local tail = table.concat(recent, '', k + 1) .. table.concat(recent, '', 1, k)
   if not strip then usage = usage_in(#tail > 65536 and sub(tail, -65536) or tail) end
   if usage then h:streamInfo():dynamicMetadata():set('aoai', 'usage', usage) end
-  local cut = chat and not find(tail, '[DONE]', 1, true)
-  if held ~= '' or cut then last:setBytes(out .. held .. (cut and CUT or '')) end
+  if chat and not find(tail, '[DONE]', 1, true) then
+    -- Of an event that is not complete, what was held back is dropped, and what was sent is ended.
+    last:setBytes(out .. ((strip or events_end(tail) == #tail) and '' or '\n\n') .. CUT)
+  elseif held ~= '' then
+    last:setBytes(out .. held)
+  end
 end
 
 -- The first moment, in epoch ms, at which a host of pool|model may be asked again, as the last refusals said. It bridges the

@@ -1,0 +1,139 @@
+"""`stream_answer` of downstream.lua in a real LuaJIT: event streams cut into chunks anywhere, and ended anywhere.
+
+The handle is a fake that keeps to what Envoy does with a chunk (support/lua.py); the real Envoy is in tests/envoy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from support.lua import Lua, Stream
+
+LUA = Lua()
+QUICK = settings(deadline=None, max_examples=300)
+CUT = b'data: {"error":{"message":"The upstream ended the stream early."'
+
+
+@dataclass(frozen=True)
+class Sse:
+    """A stream of events, the one that holds the usage, and how it came in."""
+
+    events: tuple[bytes, ...]
+    usage: bytes
+    chunks: tuple[bytes, ...]
+
+    @property
+    def whole(self) -> bytes:
+        """What Azure sent."""
+        return b"".join(self.chunks)
+
+
+_WORDS = st.sampled_from(
+    ["Hello", '"usage":{"total_tokens":9}', "[DONE", "\n\n", "é", "data: ", '"choices":[]', "x" * 3000]
+)
+
+
+def _delta(word: str) -> dict[str, object]:
+    return {"choices": [{"delta": {"content": word}, "index": 0}], "usage": None}
+
+
+_ORDINARY = st.just({"choices": [], "prompt_filter_results": [{"index": 0}]}) | _WORDS.map(_delta)
+_USAGE = st.dictionaries(st.sampled_from(["prompt_tokens", "total_tokens"]), st.integers(0, 10**9), max_size=2)
+
+
+@st.composite
+def streams(draw: st.DrawFn, *, cut: bool) -> Sse:
+    """Return a stream as Azure writes it, usage asked for; `cut`: it ends before [DONE]."""
+    end = draw(st.sampled_from(["\n\n", "\r\n\r\n"]))
+    used = json.dumps(draw(_USAGE))
+    bodies = [json.dumps(one) for one in draw(st.lists(_ORDINARY, max_size=6))]
+    bodies += [f'{{"choices":{draw(st.sampled_from(["", " "]))}[], "usage":{used}}}', "[DONE]"]
+    events = tuple(f"data: {body}{end}".encode() for body in bodies)
+    whole = b"".join(events)
+    if cut:
+        whole = whole[: draw(st.integers(0, whole.rindex(b"[DONE]") + 5))]
+    points = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    if draw(st.booleans()):
+        points = sorted({*points, *range(max(0, len(whole) - 30), len(whole))})
+    chunks = tuple(whole[a:b] for a, b in pairwise([0, *points, len(whole)]))
+    return Sse(events, used.encode(), chunks)
+
+
+def complete(raw: bytes) -> tuple[bytes, bytes]:
+    """Return the complete events of a stream, and what follows them."""
+    at = max((m.end() for m in re.finditer(rb"\n\r?\n", raw)), default=0)
+    return raw[:at], raw[at:]
+
+
+def stripped(sse: Sse, raw: bytes) -> bytes:
+    """Return the complete events in `raw`, which begins the stream, without the usage event."""
+    return complete(raw)[0].replace(sse.events[-2], b"")
+
+
+@QUICK
+@given(streams(cut=False))
+@example(
+    Sse(
+        (b'data: {"choices":[],"usage":{}}\n\n', b"data: [DONE]\n\n"),
+        b"{}",
+        (b'data: {"choices":[],"usage":{}}\n\n', b"data: [DONE]", b"\n", b"\n"),
+    )
+)
+def test_the_usage_event_alone_is_taken_out(sse: Sse) -> None:
+    stream = Stream(list(sse.chunks))
+    assert stream.run(LUA, "strip") == sse.whole.replace(sse.events[-2], b"")
+    assert stream.metadata == {"usage": sse.usage}
+
+
+@QUICK
+@given(streams(cut=False))
+def test_nothing_is_held_back_but_an_incomplete_event(sse: Sse) -> None:
+    stream = Stream(list(sse.chunks))
+    stream.run(LUA, "strip")
+    for count in range(1, len(stream.sent) + 1):
+        assert b"".join(stream.sent[:count]) == stripped(sse, b"".join(sse.chunks[:count]))
+
+
+@QUICK
+@given(streams(cut=False))
+def test_a_client_that_asked_for_usage_gets_every_byte_at_once(sse: Sse) -> None:
+    stream = Stream(list(sse.chunks))
+    assert stream.run(LUA, "keep") == sse.whole
+    assert stream.sent == list(sse.chunks[:-1])
+    assert stream.metadata == {"usage": sse.usage}
+
+
+@QUICK
+@given(streams(cut=True))
+def test_a_stream_that_ends_early_says_so(sse: Sse) -> None:
+    events, _ = complete(sse.whole)
+    got = Stream(list(sse.chunks)).run(LUA, "strip")
+    before, error = got.split(CUT) if CUT in got else (got, b"")
+    assert error.endswith(b"\n\n")
+    assert before == events.replace(sse.events[-2], b"")
+    got = Stream(list(sse.chunks)).run(LUA, "keep")
+    before, error = got.split(CUT)
+    assert error.endswith(b"\n\n")
+    assert before in (sse.whole, sse.whole + b"\n\n")
+    assert complete(before)[1].strip() == b""
+
+
+@QUICK
+@given(streams(cut=True))
+def test_other_streams_pass_as_they_are(sse: Sse) -> None:
+    """A stream of another operation ends as it likes: only chat has [DONE]."""
+    stream = Stream(list(sse.chunks))
+    assert stream.run(LUA, None) == sse.whole
+
+
+@QUICK
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([b"\n\n", b'"usage":{', b"data: "]), min_size=1, max_size=8))
+def test_garbage_passes(chunks: list[bytes]) -> None:
+    for state in ("strip", "keep", None):
+        assert Stream(list(chunks)).run(LUA, state) is not None
