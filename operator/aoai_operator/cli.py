@@ -11,6 +11,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import structlog
 import typer
 
 from aoai_operator import crds as definitions
@@ -75,7 +76,7 @@ _LOCAL_EXAMPLES = """Examples:
 
   aoai-operator local pool.yaml tenants.yaml secrets.yaml
 
-  aoai-operator local examples/ --listen 127.0.0.1:8080 --metrics 127.0.0.1:9090
+  aoai-operator local examples/ --listen 127.0.0.1:8080 --log-level info
 
 Ends with 0 on SIGTERM or Ctrl-C, after requests under way have finished; a second one ends it at once. Ends with 1 when
 the manifests are wrong at the start, with 2 when it cannot start (port in use, no Envoy), with 3 when it failed.
@@ -107,7 +108,7 @@ def local(
     ca_file: CaFile = None,
     output: Output = OutputFormat.TEXT,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")] = LogFormat.TEXT,
-    log_level: Annotated[LogLevel, typer.Option("--log-level", help="Least important lines shown.")] = LogLevel.INFO,
+    log_level: Annotated[LogLevel, typer.Option("--log-level", help="Least important lines shown.")] = LogLevel.WARNING,
 ) -> None:
     """Serve pools from files, with a real Envoy, without a cluster. Files are watched: an edit takes effect at once."""
     logs.configure(json=log_format is LogFormat.JSON, level=log_level.value)
@@ -127,6 +128,9 @@ def local(
         _fail(str(error), WRONG_MANIFESTS)
     except (StartError, EnvoyMissingError) as error:
         _fail(str(error), USAGE)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the exit code tells it from a wrong use
+        structlog.get_logger("local").exception("failed")
+        _fail(f"failed while running: {error}", FAILED)
 
 
 _CHECK_EXAMPLES = """Examples:

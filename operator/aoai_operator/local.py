@@ -124,7 +124,9 @@ class _Local:
             changed=self._reconciler.observations_changed,
             meters=self._metrics,
         )
-        self._envoy = EnvoyProcess(self._envoy_options(directory), on_restart=self._metrics.envoy_restarted)
+        self._envoy = EnvoyProcess(
+            self._envoy_options(directory), on_restart=self._metrics.envoy_restarted, clean=self._publisher.cleaned
+        )
         self._faults: tuple[LocatedFault, ...] = ()
         self._compiled = Compiled({}, {}, {}, ())
         self._terminal = Terminal(as_json=settings.output is OutputFormat.JSON)
@@ -215,7 +217,7 @@ class _Local:
         await self._reconciler.reconcile()
         address = f"http://{self._listen}"
         self._terminal.ready(address, served_pools(address, self._mine(), self._compiled.pool_statuses), details)
-        self._terminal.statuses(self._compiled)
+        self._terminal.statuses(self._compiled, self._observer.overrides(_now()))
 
     def _load(self) -> World:
         world, self._faults = self._resources.load()
@@ -229,7 +231,7 @@ class _Local:
         self._observer.follow(mine.values())
         self._probing.follow(mine.values(), world.secrets)
         self._publisher.want(mine, world.secrets)
-        self._terminal.statuses(compiled)
+        self._terminal.statuses(compiled, world.overrides)
         self._terminal.faults([fault.sentence() for fault in self._faults])
 
     def _mine(self) -> Mapping[PoolKey, RoutingTable]:

@@ -64,7 +64,7 @@ class LocalGateway:
             "local",
             str(self.directory),
             *("--listen", self._listen, "--metrics", "127.0.0.1:0", "--concurrency", "1"),
-            *("--output", "json", "--log-format", "json"),
+            *("--output", "json", "--log-format", "json", "--log-level", "info"),
             *self._arguments,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -87,9 +87,17 @@ def find_envoy(asked: str | None) -> Path:
 class EnvoyProcess:
     """One Envoy child, kept alive until `stop`. Call `run` on the main thread (see tether.py)."""
 
-    def __init__(self, options: EnvoyOptions, *, on_restart: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        options: EnvoyOptions,
+        *,
+        on_restart: Callable[[], None] = lambda: None,
+        clean: Callable[[str], str] = str,
+    ) -> None:
+        """Take how to run it, whom to tell that it died, and what removes secrets from its log lines."""
         self._options = options
         self._on_restart = on_restart
+        self._clean = clean
         self._log = structlog.get_logger("envoy")
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
@@ -181,7 +189,7 @@ class EnvoyProcess:
             if not line:
                 return
             level, logger, text = parse_log_line(line.decode(errors="replace"))
-            self._log.log(logging.DEBUG if self._stopping.is_set() else level, text, logger=logger)
+            self._log.log(logging.DEBUG if self._stopping.is_set() else level, self._clean(text), logger=logger)
 
 
 def parse_log_line(line: str) -> tuple[int, str, str]:

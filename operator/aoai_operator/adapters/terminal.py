@@ -9,6 +9,7 @@ from dataclasses import asdict
 import typer
 
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import ServedPool, how_to_call, ready_line
 from aoai_operator.core.transitions import pool_transitions, tenant_transitions
 
@@ -34,12 +35,12 @@ class Terminal:
         if snippet := how_to_call(pools):
             typer.echo(snippet)
 
-    def statuses(self, compiled: Compiled) -> None:
+    def statuses(self, compiled: Compiled, observed: Overrides) -> None:
         """Show what changed since the last call, nothing before it was ready. At first: only what is not well."""
         if not self._is_ready:
             return
         before, self._statuses = self._statuses, compiled
-        found = pool_transitions(before.pool_statuses, compiled.pool_statuses)
+        found = pool_transitions(before.pool_statuses, compiled.pool_statuses, observed)
         found += tenant_transitions(before.quota_statuses, compiled.quota_statuses)
         for transition in found:
             if self._json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -34,3 +35,21 @@ def redacted(text: str, values: Iterable[SecretValue]) -> str:
     for value in sorted({v.reveal() for v in values} - {""}, key=len, reverse=True):
         text = text.replace(value, "[redacted]")
     return text
+
+
+_DUMP = re.compile(r"\s*goo\.gle/debug")
+_AFTER_DUMP = re.compile(r"(?:\n|\\n): (?=[^\n]*$)")
+
+
+def undumped(text: str) -> str:
+    """Return Envoy's words without the dump of a whole resource that they may hold.
+
+    Envoy quotes a resource that breaks a constraint from its first field to its last, and gives the reason after
+    it; in a NACK that is cut at 4,096 characters, and the reason with it.
+    """
+    dump = _DUMP.search(text)
+    if dump is None:
+        return text
+    reasons = list(_AFTER_DUMP.finditer(text, dump.end()))
+    told = text[reasons[-1].end() :] if reasons else "it breaks a constraint; the reason is in Envoy's own log line"
+    return f"{text[: dump.start()]} {told}".strip()

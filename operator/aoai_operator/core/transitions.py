@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aoai_operator.core.api import AOAIBackendPoolStatus, Condition, EndpointStatus, TenantQuotaStatus
-from aoai_operator.core.names import PoolKey
-from aoai_operator.core.observed import State
+from aoai_operator.core.names import HostKey, PoolKey
+from aoai_operator.core.observed import Overrides, State
 
 _TOLD_BY_OTHERS = frozenset({"Healthy"})
 """Conditions that only sum up what the endpoints' own lines say."""
@@ -42,14 +42,19 @@ class Transition:
 
 
 def pool_transitions(
-    before: Mapping[PoolKey, AOAIBackendPoolStatus], after: Mapping[PoolKey, AOAIBackendPoolStatus]
+    before: Mapping[PoolKey, AOAIBackendPoolStatus],
+    after: Mapping[PoolKey, AOAIBackendPoolStatus],
+    observed: Overrides,
 ) -> list[Transition]:
-    """Return what changed of the pools. A pool that is new shows only what is not well with it."""
+    """Return what changed of the pools. A pool that is new shows only what is not well with it.
+
+    `observed` has the words for people about each endpoint, which the statuses have not.
+    """
     found: list[Transition] = []
     for key, status in after.items():
         old = before.get(key)
         found += _conditions("pool", key, old.conditions if old else (), status.conditions)
-        found += _endpoints(key, old.endpoints if old else (), status.endpoints)
+        found += _endpoints(key, old.endpoints if old else (), status.endpoints, observed)
     return found
 
 
@@ -86,13 +91,16 @@ def _repeats(condition: Condition, others: Sequence[Condition]) -> bool:
     )
 
 
-def _endpoints(key: PoolKey, before: Sequence[EndpointStatus], after: Sequence[EndpointStatus]) -> Iterator[Transition]:
+def _endpoints(
+    key: PoolKey, before: Sequence[EndpointStatus], after: Sequence[EndpointStatus], observed: Overrides
+) -> Iterator[Transition]:
     old = {(e.name, e.deployment): e for e in before}
     for new in after:
         was = old.get((new.name, new.deployment))
         usable = new.state in (State.HEALTHY, State.UNKNOWN)
         changed = not usable if was is None else (was.state, was.reason) != (new.state, new.reason)
         if changed:
-            until = f"until {new.throttled_until}" if new.throttled_until else ""
+            words = observed.host(HostKey(key, new.name, new.deployment)).message
+            why = f"until {new.throttled_until}" if new.throttled_until else words
             name = f"{key} {new.name}/{new.deployment}"
-            yield Transition("endpoint", name, "state", new.state.value, new.reason, until, good=usable)
+            yield Transition("endpoint", name, "state", new.state.value, new.reason, why, good=usable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -17,7 +17,7 @@ from aoai_operator.core.envoy.translate import translate
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.quarantine import Quarantine
-from aoai_operator.core.secret import SecretValue, redacted
+from aoai_operator.core.secret import SecretValue, redacted, undumped
 from aoai_operator.core.table import RoutingTable
 
 _log = structlog.get_logger("publish")
@@ -54,6 +54,9 @@ class Observing(Protocol):
         ...
 
 
+Translate = Callable[[Sequence[RoutingTable], Mapping[SecretRef, SecretValue], Overrides, GatewaySettings], Snapshot]
+
+
 class _Refused(NamedTuple):
     url: TypeUrl
     name: str
@@ -72,6 +75,7 @@ class Publisher:
         publish: Callable[[Snapshot], None],
         now: Callable[[], int],
         interval: float,
+        translate: Translate = translate,
     ) -> None:
         """Take the ways in and out.
 
@@ -81,12 +85,14 @@ class Publisher:
             publish: hands a snapshot to the Envoys.
             now: gives milliseconds of the Unix epoch.
             interval: the shortest time between two publications, in seconds.
+            translate: makes a snapshot of the tables.
         """
         self._settings = settings
         self._observing = observing
         self._hand_over = publish
         self._now = now
         self._interval = interval
+        self._translate = translate
         self._wake = asyncio.Event()
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
@@ -109,10 +115,13 @@ class Publisher:
 
     def refused(self, url: TypeUrl, name: str, version: str, message: str) -> None:
         """Take an Envoy's refusal of one version of a resource, with its words, which may quote secrets."""
-        entries = (*self._quarantine.wanted.values(), *self._quarantine.good.values())
-        words = redacted(message, (value for entry in entries for value in entry.secrets.values()))
-        self._unjudged.append(_Refused(url, name, version, words))
+        self._unjudged.append(_Refused(url, name, version, self.cleaned(message)))
         self._judge()
+
+    def cleaned(self, text: str) -> str:
+        """Return words of an Envoy without the resources and secrets that they may quote."""
+        entries = (*self._quarantine.wanted.values(), *self._quarantine.good.values())
+        return redacted(undumped(text), (value for entry in entries for value in entry.secrets.values()))
 
     def settled(self, version: str) -> None:
         """Take the news that every connected Envoy has accepted all of the snapshot of that version."""
@@ -153,7 +162,7 @@ class Publisher:
         secrets = {ref: value for entry in entries.values() for ref, value in entry.secrets.items()}
         overrides = self._observing.overrides(self._now())
         try:
-            snapshot = translate([e.table for e in entries.values()], secrets, overrides, self._settings)
+            snapshot = self._translate([e.table for e in entries.values()], secrets, overrides, self._settings)
         except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours
             _log.exception("translating failed, the last good snapshot keeps serving")
             return
