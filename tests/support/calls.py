@@ -35,23 +35,24 @@ async def ask(client: Any, model: str = "gpt-4o", **options: Any) -> str:
     return answer.choices[0].message.content or ""
 
 
-async def raw(address: tuple[str, int], *parts: bytes, until_closed: bool = True) -> bytes:
-    """Send bytes as they are, and return what comes back until the gateway closes, or until it pauses for the end.
-
-    Without `until_closed`, the first answer's head and whatever came with it are returned.
-    """
+async def raw(address: tuple[str, int], *parts: bytes, marker: bytes = b"") -> bytes:
+    """Send bytes as they are, and return what comes back until the gateway closes, or until `marker` has come."""
     reader, writer = await asyncio.open_connection(*address)
+    answer = b""
     try:
         for part in parts:
             writer.write(part)
             await writer.drain()
-        if until_closed:
-            return await asyncio.wait_for(reader.read(), 20)
-        return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        async with asyncio.timeout(20):
+            while chunk := await reader.read(65_536):
+                answer += chunk
+                if marker and marker in answer:
+                    break
     except ConnectionError:
-        return b""
+        pass
     finally:
         writer.transport.abort()
+    return answer
 
 
 def head(method: str, path: str, headers: Iterable[tuple[str, str]] = (), *, version: str = "HTTP/1.1") -> bytes:

@@ -133,8 +133,15 @@ local function unknown_model(h, pool, model, how)
   end
 end
 
+-- Envoy's own limit is soft: what comes in one piece passes it. And where nobody reads a body, it would not say that it is too
+-- large, but silently give up retries.
+local function too_large(h, pool, size)
+  refuse(h, '413', 'invalid_request_error', 'request_too_large',
+    format('The request has %d bytes; the pool takes at most %d (spec.limits.maxRequestBytes).', size, pool.max))
+end
+
 -- Reads the body: its text and the model that it names, or nil after a refusal was sent.
-local function read_body(h, at)
+local function read_body(h, pool, at)
   local body = h:body()
   local n = body and body:length() or 0
   if n == 0 then
@@ -143,6 +150,7 @@ local function read_body(h, at)
       'This gateway serves requests that name a model in the path, the query or a JSON body; `' .. quote(at.path) .. '` does not.')
     return nil
   end
+  if n > pool.max then return too_large(h, pool, n) end
   local s = body:getBytes(0, n)
   if disguised(s) then
     refuse(h, '400', 'invalid_request_error', 'escaped_key', 'The JSON body has a member name written with escapes; write it plainly.')
@@ -178,7 +186,7 @@ function envoy_on_request(h)
     if problem then return unknown_model(h, pool, model, problem) end
   end
   if not model or at.chat then
-    local s, body = read_body(h, at)
+    local s, body = read_body(h, pool, at)
     if not s then return end
     if body then
       local named, from, to = text_member(s, '"model"')
@@ -196,13 +204,12 @@ function envoy_on_request(h)
       if stream and at.chat then h:streamInfo():dynamicMetadata():set('aoai', 'stream', alone and 'strip' or 'keep') end
     end
   else
-    -- Not read here, so Envoy would not notice that it is too large, and would silently give up retries.
     local size = number_in(headers, 'content-length')
-    if size and size > pool.max then
-      return refuse(h, '413', 'invalid_request_error', 'request_too_large',
-        format('The request has %d bytes; the pool takes at most %d (spec.limits.maxRequestBytes).', size, pool.max))
+    if not size then
+      local body = h:body()
+      size = body and body:length() or 0
     end
-    if not size then h:body() end
+    if size > pool.max then return too_large(h, pool, size) end
   end
   if route.kind == 'any' and model ~= pool.default then
     h:headers():replace('x-aoai-model', model)
@@ -258,8 +265,8 @@ end
 -- arrived, and a chunk of a hundred events needs no look at the others.
 local function last_events(s)
   local n = #s
-  if n <= 8192 then return 1 end
-  local _, e = find(s, '\n\r?\n', n - 8191)
+  if n <= 2048 then return 1 end
+  local _, e = find(s, '\n\r?\n', n - 2047)
   return e and e < n and e + 1 or 1
 end
 
@@ -304,7 +311,7 @@ local function stream_answer(h, state)
         out = e == #whole and whole or sub(whole, 1, e)
         held = e == #whole and '' or sub(whole, e + 1)
         local p = last_events(out)
-        if find(out, '"usage"', p, true) then
+        if find(out, '"usage":{', p, true) or find(out, '"usage": {', p, true) then
           local found = usage_in(p > 1 and sub(out, p) or out)
           if found then usage, out = found, without_usage(out, p) end
         end
@@ -316,7 +323,7 @@ local function stream_answer(h, state)
   end
   if not last then return end
   local tail = table.concat(recent, '', k + 1) .. table.concat(recent, '', 1, k)
-  if not strip then usage = usage_in(#tail > 65536 and sub(tail, -65536) or tail) end
+  usage = usage or usage_in(#tail > 65536 and sub(tail, -65536) or tail)
   if usage then h:streamInfo():dynamicMetadata():set('aoai', 'usage', usage) end
   if chat and not find(tail, '[DONE]', 1, true) then
     -- Of an event that is not complete, what was held back is dropped, and what was sent is ended.
