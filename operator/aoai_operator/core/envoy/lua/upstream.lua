@@ -13,7 +13,8 @@ function envoy_on_request(h)
   if not body then return end
   local s = body:getBytes(0, body:length())
   local name, from, to = text_member(s, '"model"')
-  if not name or name == deployment then return end
-  local n = body:setBytes(sub(s, 1, from) .. deployment .. sub(s, to))
+  local n = #s
+  if name and name ~= deployment then n = body:setBytes(sub(s, 1, from) .. deployment .. sub(s, to)) end
+  -- All attempts share the headers: an earlier one may have left the length of its own body there.
   if h:headers():get('content-length') then h:headers():replace('content-length', tostring(n)) end
 end
