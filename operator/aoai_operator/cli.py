@@ -70,6 +70,7 @@ CaFile = Annotated[
         help="PEM file of the CAs that sign the endpoints' certificates. Default: those of this machine.",
     ),
 ]
+Gateway = Annotated[str, typer.Option("--gateway", help="Only pools with this spec.gateway.name are served.")]
 Output = Annotated[OutputFormat, typer.Option("--output", help="How results are printed.")]
 
 _LOCAL_EXAMPLES = """Examples:
@@ -106,6 +107,7 @@ def local(
         typer.Option("--envoy", metavar="PATH", help="Envoy to run. Default: the one that was installed with this."),
     ] = None,
     ca_file: CaFile = None,
+    gateway: Gateway = "default",
     output: Output = OutputFormat.TEXT,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")] = LogFormat.TEXT,
     log_level: Annotated[LogLevel, typer.Option("--log-level", help="Least important lines shown.")] = LogLevel.WARNING,
@@ -119,6 +121,7 @@ def local(
         concurrency=concurrency,
         envoy=envoy,
         ca_file=ca_file,
+        gateway=gateway,
         output=output,
         max_heap_bytes=half_of_memory(),
     )
@@ -168,7 +171,7 @@ def render_command(
         str | None, typer.Option("--pool", metavar="NAMESPACE/NAME", help="Only this pool. Default: all.")
     ] = None,
     listen: Listen = "127.0.0.1:8080",  # type: ignore[assignment]
-    gateway: Annotated[str, typer.Option("--gateway", help="The gateway whose Envoy resources are shown.")] = "default",
+    gateway: Gateway = "default",
     ca_file: CaFile = None,
 ) -> None:
     """Show what manifests compile to: routing tables, or Envoy resources. Credentials show as [redacted]."""

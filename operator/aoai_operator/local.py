@@ -50,6 +50,8 @@ from aoai_operator.settings import HostPort, LocalSettings, OutputFormat, system
 _log = structlog.get_logger("local")
 
 _POLL = 0.02
+_LONGEST_DIRECTORY = 85
+"""A Unix socket's path has at most 103 characters on macOS, 107 on Linux (unix(7)); ours add up to 14 to this."""
 
 
 class StartError(Exception):
@@ -71,6 +73,8 @@ async def run_local(settings: LocalSettings) -> None:
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="aoai-operator-")))
+        if len(str(directory)) > _LONGEST_DIRECTORY:
+            raise StartError(f"{directory} is too long a path for Unix sockets; set TMPDIR to a shorter one")
         try:
             port = stack.enter_context(reserved_port(settings.listen.host, settings.listen.port))
         except OSError as error:

@@ -101,7 +101,6 @@ class LocalSettings:
         hold_off: how long the manifests must be quiet after a change before they are read.
         hold_off_max: the longest time that a stream of changes can put off the reading.
         publish_interval: the shortest time between two publications; observations are batched within it.
-        status_interval: how often the states of the pools are looked at.
         drain: how long requests under way may take to end when we are told to stop.
         ready_timeout: how long Envoy may take at the start before we give up.
         max_connections: downstream connections above which Envoy refuses new ones.
@@ -119,7 +118,6 @@ class LocalSettings:
     hold_off: float = 0.1
     hold_off_max: float = 0.5
     publish_interval: float = 0.1
-    status_interval: float = 0.25
     drain: float = 10.0
     ready_timeout: float = 30.0
     max_connections: int = 50_000
