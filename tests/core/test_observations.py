@@ -276,3 +276,19 @@ def test_a_throttled_host_is_never_usable_before_its_end(wait: int, looks: list[
     for look in sorted(looks):
         observations.tick(NOW + look)
         assert shown(observations).usable is (NOW + look >= end)
+
+
+def test_a_renewed_credential_serves_at_once() -> None:
+    observations = observing()
+    observations.attempts([refusal(status=401, wait=None)], now=NOW)
+    assert not shown(observations).usable
+    assert observations.renewed(endpoint_key("east"), now=NOW + 1)
+    assert shown(observations).usable
+
+
+def test_a_renewed_credential_mends_no_other_fault() -> None:
+    observations = observing()
+    for _ in range(3):
+        observations.probed(endpoint_key("east"), Sample(Reason.TLS), now=NOW)
+    assert not observations.renewed(endpoint_key("east"), now=NOW + 1)
+    assert shown(observations).reason is Reason.TLS

@@ -175,3 +175,17 @@ async def test_without_a_credential_or_a_probe_nothing_is_probed() -> None:
         )
         await eventually(lambda: len(world.probes) == 2)
     assert [t.credential.reveal() for t in world.probes] == ["west-key", "2"]
+
+
+async def test_another_key_is_another_chance() -> None:
+    world = World()
+    table = routing_table(endpoint("east", host="10.0.0.1"))
+    world.follow(table)
+    world.observer.probed(endpoint_key("east"), Sample(Reason.AUTH))
+    world.observer.probed(endpoint_key("east"), Sample(Reason.AUTH))
+    world.observer.probed(endpoint_key("east"), Sample(Reason.AUTH))
+    assert world.shown(host_key("east")).reason is Reason.AUTH
+    world.follow(table)
+    assert world.shown(host_key("east")).reason is Reason.AUTH
+    world.follow(table, {**SECRETS, SecretRef("ai", "keys", "east"): SecretValue("rotated")})
+    assert world.shown(host_key("east")).usable

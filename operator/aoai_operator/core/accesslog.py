@@ -22,8 +22,7 @@ ANSWER_LINE = (
 """The line of an answered request, in Envoy's command operators."""
 
 ATTEMPT_LINE = (
-    f"attempt\t%ROUTE_NAME%\t{_LABEL}\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t"
-    "%RESP(retry-after-ms)%\t%RESP(retry-after)%\n"
+    f"attempt\t%ROUTE_NAME%\t{_LABEL}\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t%RESP(retry-after-ms)%\t%RESP(retry-after)%\n"
 )
 """The line of an attempt that failed."""
 

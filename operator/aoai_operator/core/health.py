@@ -96,6 +96,11 @@ def denied(health: Health, *, status: int, now: int) -> Health:
     )
 
 
+def renewed(health: Health) -> Health:
+    """Forget a refused credential: there is another one now, and what was said of the old one is no news of it."""
+    return Health() if health.fault is Reason.AUTH else health
+
+
 def fault_end(health: Health, *, probing: bool) -> int | None:
     """Return when a fault ends by itself: never while probes watch for its end."""
     return None if health.fault is None or probing else health.failed_at + UNPROBED_FAULT_MS

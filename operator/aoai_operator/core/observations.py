@@ -172,6 +172,14 @@ class Observations:
             )
         return self._refresh((key,), now)
 
+    def renewed(self, key: EndpointKey, *, now: int) -> bool:
+        """Note that an endpoint's credential is another one: a fault of the old one is over."""
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            return False
+        endpoint.health = health.renewed(endpoint.health)
+        return self._refresh(endpoint.hosts, now)
+
     def resolved(self, key: EndpointKey, addresses: tuple[str, ...], *, now: int) -> bool:
         """Take the addresses of an endpoint's name. An empty answer is none: see `unresolved`."""
         endpoint = self._endpoints.get(key)

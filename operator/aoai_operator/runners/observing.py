@@ -64,6 +64,11 @@ class Observer:
         before = self._observations.overrides()
         self._note(before, self._observations.probed_host(key, sample, now=self._now()))
 
+    def renewed(self, key: EndpointKey) -> None:
+        """Note that an endpoint's credential is another one."""
+        before = self._observations.overrides()
+        self._note(before, self._observations.renewed(key, now=self._now()))
+
     def resolved(self, key: EndpointKey, addresses: tuple[str, ...]) -> None:
         """Take the addresses of an endpoint's name."""
         before = self._observations.overrides()

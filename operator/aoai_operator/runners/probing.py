@@ -63,7 +63,10 @@ class Probing:
         self._addresses = {k: a for k, a in self._addresses.items() if k in names and k not in fresh}
         self._untried = (self._untried | fresh) & names.keys()
         self._names = names
-        self._wanted = dict(_probes(tables, secrets))
+        before, self._wanted = self._wanted, dict(_probes(tables, secrets))
+        for key, plan in self._wanted.items():
+            if key in before and before[key].what.target.credential != plan.what.target.credential:
+                self._observer.renewed(key)
         self._lookups.follow({key: Plan(RESOLVE_INTERVAL_MS, host) for key, host in names.items()})
         self._follow_addresses()
         self._note_tried()
