@@ -35,6 +35,8 @@ from aoai_operator.simulator.cli import app as simulate
 WRONG_MANIFESTS = 1
 USAGE = 2
 FAILED = 3
+CLAIM_FAILED = 1
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="aoai-operator",
@@ -205,6 +207,42 @@ def crds(
         return
     for path in definitions.write_crds(write):
         typer.echo(path)
+
+
+_DEMO_EXAMPLES = """Examples:
+
+  aoai-operator demo
+
+  aoai-operator demo --keep --port 8080
+
+Ends with 1 when a claim of the summary does not hold, with 3 when it broke off, with 130 on Ctrl-C before the summary.
+"""
+
+
+@app.command(epilog=_DEMO_EXAMPLES)
+def demo(
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on after the summary, until Ctrl-C.")] = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=8, max=600, help="Length of the phases, together, at least.")
+    ] = 28,
+    output: Output = OutputFormat.TEXT,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Where the gateway listens on 127.0.0.1; 0: any free port.")
+    ] = 0,
+    attempts: Annotated[int, typer.Option("--attempts", min=1, max=10, hidden=True)] = 3,
+) -> None:
+    """Watch three unequal simulated regions behind one address being throttled, killed and restored."""
+    from aoai_operator import demo as play  # noqa: PLC0415 - the SDK takes a second to import, and only this needs it
+
+    options = play.DemoOptions(keep=keep, seconds=seconds, output=output, port=port, attempts=attempts)
+    try:
+        holds = asyncio.run(play.run_demo(options))
+    except play.DemoError as error:
+        _fail(str(error), FAILED)
+    except asyncio.CancelledError:
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if holds else CLAIM_FAILED)
 
 
 @app.command()
