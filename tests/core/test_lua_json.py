@@ -18,7 +18,7 @@ from support.lua import Lua
 
 LUA = Lua()
 READ = ("model", "stream", "stream_options", "include_usage")
-QUICK = settings(deadline=None, max_examples=300)
+QUICK = settings(deadline=None, max_examples=100)
 
 
 def named(text: str) -> str | None:

@@ -5,15 +5,81 @@ Envoy itself is not here: tests/envoy run the same Lua in the real one. What is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lupa import luajit21
 
 from aoai_operator.core.envoy.luadata import source
 
-_DATA = "local ANONYMOUS = 'anonymous'\nlocal POOLS = {}\nlocal TENANTS = {}\n"
+# The handle is written in Lua, too: Python objects within compiled traces of LuaJIT are a matter of luck.
+_STREAM = """
+local function run_stream(chunks, state)
+  local sent, usage, last = {}, nil, nil
+  local function buffer(content)
+    local self, gone = {}, false
+    function self.length() return #content end
+    function self.getBytes(_, start, count)
+      assert(not gone and start >= 0 and start + count <= #content, 'out of range')
+      return string.sub(content, start + 1, start + count)
+    end
+    function self.setBytes(_, bytes)
+      assert(not gone, 'it was sent')
+      content = bytes
+      return #bytes
+    end
+    function self.send() gone = true sent[#sent + 1] = content end
+    return self
+  end
+  local metadata = {set = function(_, namespace, key, value)
+    assert(namespace == 'aoai' and key == 'usage')
+    usage = value
+  end}
+  local info = {dynamicMetadata = function() return metadata end}
+  local handle = {streamInfo = function() return info end}
+  function handle.bodyChunks()
+    local i = 0
+    return function()
+      if i == #chunks then return nil end
+      if last then last.send() end
+      i = i + 1
+      last = buffer(chunks[i])
+      return last
+    end
+  end
+  stream_answer(handle, state)
+  if last then last.send() end
+  return sent, usage
+end
+"""
+_REQUEST = """
+local function run_request(route, headers, content)
+  local told, chosen = nil, false
+  local function get(_, name) return headers[name] end
+  local map = {get = get, replace = function(_, name, value) headers[name] = value end}
+  local body = {
+    length = function() return #content end,
+    getBytes = function(_, start, count) return string.sub(content, start + 1, start + count) end,
+    setBytes = function(_, bytes) content = bytes return #bytes end,
+  }
+  local metadata = {set = function() end}
+  local info = {routeName = function() return route end, dynamicMetadata = function() return metadata end}
+  envoy_on_request({
+    headers = function() return map end,
+    streamInfo = function() return info end,
+    body = function() return content ~= '' and body or nil end,
+    respond = function(_, answer) told = told or answer[':status'] end,
+    clearRouteCache = function() chosen = true end,
+  })
+  return told, chosen and headers['x-aoai-model'] or nil, content
+end
+"""
+_DATA = """
+local ANONYMOUS = 'anonymous'
+local POOLS = {['ai/chat'] = {key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
+  list = {'gpt-4o', 'mini'}, models = {['gpt-4o'] = 'gpt-4o', mini = false}}}
+local TENANTS = {['ai/team'] = {['ai/chat'] = {mini = true}}}
+"""
 _LOCALS = (
     "member",
     "text_member",
@@ -22,7 +88,6 @@ _LOCALS = (
     "usage_in",
     "events_end",
     "without_usage",
-    "stream_answer",
     "rewrite",
 )
 
@@ -32,74 +97,40 @@ class Lua:
 
     def __init__(self) -> None:
         self.runtime = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
-        exported = ", ".join(f"{name} = {name}" for name in _LOCALS)
-        code = f"{source('json.lua')}\n{_DATA}{source('downstream.lua')}\nreturn {{{exported}}}"
+        exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, "run_stream", "run_request"))
+        code = f"{source('json.lua')}\n{_DATA}{source('downstream.lua')}\n{_STREAM}{_REQUEST}return {{{exported}}}"
         self._functions = self.runtime.execute(code.encode())
 
     def __getattr__(self, name: str) -> Any:
         return self._functions[name.encode()]
 
+    def stream(self, chunks: tuple[bytes, ...], state: str | None) -> Answered:
+        """Run `stream_answer` over an answer in chunks.
 
-@dataclass
-class Chunk:
-    """What `bodyChunks()` yields: a buffer that can be changed until Envoy has sent it on."""
+        As in Envoy, a chunk is sent on when the script asks for the next; the last one waits until the script ends.
+        """
+        sent, usage = self.run_stream(self.runtime.table_from(chunks), state.encode() if state else None)
+        return Answered(tuple(sent.values()), usage)
 
-    content: bytes
-    sent: bool = False
+    def request(self, path: str, body: bytes, *, tenant: str = "ai/team") -> tuple[str | None, str | None, bytes]:
+        """Run `envoy_on_request` for the pool ai/chat (default gpt-4o), of which the tenant may use mini alone.
 
-    def length(self) -> int:
-        return len(self.content)
-
-    def getBytes(self, start: int, count: int) -> bytes:  # noqa: N802
-        assert start >= 0, "Envoy raises an error"
-        assert start + count <= len(self.content), "Envoy raises an error"
-        return self.content[start : start + count]
-
-    def setBytes(self, content: bytes) -> int:  # noqa: N802
-        assert not self.sent, "the buffer is gone"
-        self.content = content
-        return len(content)
+        Returns the status of a refusal, the model of another route than the default's, and the body as it goes on.
+        """
+        headers = {b":path": path.encode(), b":method": b"POST", b"x-aoai-tenant": tenant.encode()}
+        table = self.runtime.table_from(headers)
+        told, model, content = self.run_request(b"ai/chat|8|any|gpt-4o", table, body)
+        return told and told.decode(), model and model.decode(), content
 
 
-@dataclass
-class Stream:
-    """An answer that comes in chunks, as the handle of Envoy's Lua filter shows it.
+@dataclass(frozen=True)
+class Answered:
+    """What the client gets, chunk by chunk, and the usage that the access log gets."""
 
-    Envoy sends a chunk on when the script asks for the next; the last one waits until the script has ended.
-    """
+    chunks: tuple[bytes, ...]
+    usage: bytes | None
 
-    chunks: list[bytes]
-    sent: list[bytes] = field(default_factory=list)
-    metadata: dict[str, bytes] = field(default_factory=dict)
-    pending: list[Chunk] = field(default_factory=list)
-
-    def run(self, lua: Lua, state: str | None) -> bytes:
-        """Run `stream_answer` over it, and return all that the client gets."""
-        self.pending = [Chunk(content) for content in self.chunks]
-        lua.stream_answer(self, state.encode() if state else None)
-        return b"".join([*self.sent, self.pending[-1].content])
-
-    def bodyChunks(self) -> Any:  # noqa: N802
-        """Return an iterator of Lua."""
-        chunks = self._pass_on()
-        return lambda *_: next(chunks, None)
-
-    def _pass_on(self) -> Iterator[Chunk]:
-        for chunk in self.pending:
-            yield chunk
-            if chunk is not self.pending[-1]:
-                chunk.sent = True
-                self.sent.append(chunk.content)
-
-    def streamInfo(self) -> Stream:  # noqa: N802
-        """Return what holds the dynamic metadata."""
-        return self
-
-    def dynamicMetadata(self) -> Stream:  # noqa: N802
-        """Return what holds the dynamic metadata."""
-        return self
-
-    def set(self, namespace: bytes, key: bytes, value: bytes) -> None:
-        """Set dynamic metadata."""
-        assert namespace == b"aoai"
-        self.metadata[key.decode()] = value
+    @property
+    def whole(self) -> bytes:
+        """All that the client gets."""
+        return b"".join(self.chunks)

@@ -185,12 +185,13 @@ function envoy_on_request(h)
     local problem = pool.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
     if problem then return unknown_model(h, pool, model, problem) end
   end
-  if not model or at.chat then
+  if not model or at.chat or route.kind == 'any' then
     local s, body = read_body(h, pool, at)
     if not s then return end
     if body then
       local named, from, to = text_member(s, '"model"')
-      if not model then
+      -- Where the path names no deployment Azure goes by the body, whatever the query says.
+      if not model or route.kind == 'any' and member(s, '"model"') then
         model = named or ''
         local problem = pool.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
         if problem then return unknown_model(h, pool, model, problem) end
