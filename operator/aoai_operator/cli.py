@@ -224,7 +224,7 @@ def demo(
     *,
     keep: Annotated[bool, typer.Option("--keep", help="Go on after the summary, until Ctrl-C.")] = False,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=8, max=600, help="Length of the phases, together, at least.")
+        float, typer.Option("--seconds", min=12, max=600, help="Length of the phases, together, at least.")
     ] = 28,
     output: Output = OutputFormat.TEXT,
     port: Annotated[

@@ -65,7 +65,10 @@ def test_all_hold_when_all_went_well() -> None:
     [
         (replace(FACTS, errors=[ClientError("rush", "chat", "RateLimitError")]), {"No error reached a client"}),
         (replace(FACTS, by_way={"chat": 500, "stream": 0}), {"Every way of calling was answered"}),
-        (with_phase("rush", served={"big": 0, "middle": 50, "small": 50}), {"Undisturbed"}),
+        (
+            with_phase("rush", served={"big": 0, "middle": 50, "small": 50}),
+            {"In the rush each region served by its capacity"},
+        ),
         (with_phase("throttled", came_about=False), {"middle throttled"}),
         (with_phase("killed", came_about=False), {"big killed"}),
         (with_phase("killed", failed=1), {"big killed"}),

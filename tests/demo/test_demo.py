@@ -51,7 +51,7 @@ def alive(pid: int) -> bool:
 
 
 async def test_every_claim_holds() -> None:
-    code, output, errors = await run("--seconds", "10")
+    code, output, errors = await run("--seconds", "12")
     assert code == 0, output + errors
     assert errors == ""
     assert "\x1b" not in output, "no control characters when nobody looks at a terminal"
@@ -62,7 +62,7 @@ async def test_every_claim_holds() -> None:
 
 
 async def test_a_gateway_without_failover_fails_the_claims() -> None:
-    code, output, errors = await run("--seconds", "10", "--attempts", "1", "--output", "json")
+    code, output, errors = await run("--seconds", "12", "--attempts", "1", "--output", "json")
     assert code == 1, output + errors
     document = json.loads(output)
     held = {claim["text"]: claim["holds"] for claim in document["claims"]}
@@ -92,7 +92,7 @@ async def test_however_it_ends_it_leaves_nothing_behind(number: signal.Signals, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_keep_prints_what_to_paste_and_ends_with_ctrl_c() -> None:
-    process = await start("--seconds", "8", "--keep")
+    process = await start("--seconds", "12", "--keep")
     assert process.stdout is not None
     lines: list[str] = []
     async for line in process.stdout:

@@ -47,12 +47,12 @@ def _every_region(facts: Facts) -> Claim:
 
 def _by_capacity(facts: Facts) -> Claim:
     wanted = shares(facts.capacity)
-    found = shares(facts.served("warm-up", "rush"))
+    found = shares(facts.served("rush"))
     ranked = sorted(wanted, key=lambda region: wanted[region])
     ordered = all(found[a] < found[b] for a, b in pairwise(ranked))
     near = all(abs(found[region] - wanted[region]) <= SHARE_TOLERANCE for region in wanted)
     numbers = ", ".join(f"{region} {found[region]:.0%} of {wanted[region]:.0%}" for region in wanted)
-    return Claim("Undisturbed, each region served by its capacity", ordered and near, numbers)
+    return Claim("In the rush each region served by its capacity", ordered and near, numbers)
 
 
 def _storm_avoided(facts: Facts) -> Claim:

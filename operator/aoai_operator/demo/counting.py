@@ -1,4 +1,4 @@
-"""What the gateway counted, as its metrics endpoint tells it."""
+"""What the gateway counted, and the states that it knows, as its metrics endpoint tells them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from aoai_operator.demo.facts import Counted, Tokens
 
 _PATIENCE = 10.0
 _POLL = 0.1
+
+
+async def states(url: str) -> dict[tuple[str, str], str] | None:
+    """Return the state of each (endpoint, deployment); None: the metrics cannot be read."""
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        try:
+            text = (await client.get(url)).raise_for_status().text
+        except httpx.HTTPError:
+            return None
+    return parse_states(text)
 
 
 async def counted(url: str, tenant: str, *, at_least: int) -> Counted | None:
@@ -44,3 +54,13 @@ def parse(text: str, tenant: str) -> Counted:
             elif sample.name == "aoai_tokens_total" and sample.labels["kind"] in tokens:
                 tokens[sample.labels["kind"]] += sample.value
     return Counted(round(requests), Tokens(round(tokens["prompt"]), round(tokens["completion"])))
+
+
+def parse_states(text: str) -> dict[tuple[str, str], str]:
+    """Read the states out of Prometheus' text form."""
+    return {
+        (sample.labels["endpoint"], sample.labels["deployment"]): sample.labels["state"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "aoai_endpoint_state" and sample.value == 1
+    }

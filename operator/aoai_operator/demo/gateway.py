@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aoai_operator.adapters import tether
+from aoai_operator.demo.counting import states
 
 _PROGRAM = Path(sys.executable).with_name("aoai-operator")
 _READY_WITHIN = 60.0
@@ -37,10 +38,10 @@ class Gateway:
             changed: is told, in one line, of each change of a state.
         """
         self.command = ("local", str(manifests), "--listen", f"127.0.0.1:{port}", "--metrics", "127.0.0.1:0")
-        self.states: dict[tuple[str, str], tuple[str, str]] = {}
-        """State and reason of each (endpoint, deployment), as the gateway told them last."""
-        self.told: set[tuple[str, str, str]] = set()
-        """Every (endpoint, state, reason) that it told."""
+        self.states: dict[tuple[str, str], str] = {}
+        """The state of each (endpoint, deployment), as its metrics said last."""
+        self.told: set[tuple[str, str]] = set()
+        """Every (endpoint, state) whose beginning it told."""
         self._log = log
         self._changed = changed
         self._ready: dict[str, Any] | None = None
@@ -62,6 +63,10 @@ class Gateway:
     def alive(self) -> bool:
         """Tell whether it runs."""
         return self._process is not None and self._process.returncode is None
+
+    async def look(self) -> None:
+        """Read the states again; those of before stay while they cannot be read."""
+        self.states = await states(self.metrics_url) or self.states
 
     async def ended(self) -> None:
         """Wait until it ends by itself."""
@@ -124,9 +129,8 @@ class Gateway:
             self._was_ready.set()
         elif event.get("event") == "transition" and event.get("kind") == "endpoint":
             _, _, host = event["name"].partition(" ")
-            endpoint, _, deployment = host.partition("/")
-            self.states[endpoint, deployment] = (event["value"], event["reason"])
-            self.told.add((endpoint, event["value"], event["reason"]))
+            endpoint, _, _ = host.partition("/")
+            self.told.add((endpoint, event["value"]))
             until = f", {event['message']}" if event["message"] else ""
             self._changed(f"{host}: {event['value']} ({event['reason']}{until})")
 

@@ -93,7 +93,7 @@ class Story:
                 region=plan.name,
                 tokens_per_minute=plan.tokens_per_minute,
                 deployment=plan.chat_deployment,
-                state=self._gateway.states.get((plan.name, plan.chat_deployment), ("Unknown", ""))[0],
+                state=self._gateway.states.get((plan.name, plan.chat_deployment), "Unknown"),
                 served=now.served[plan.name],
                 share=now.served[plan.name] / total if total else 0.0,
                 tokens=now.admitted[plan.name],
@@ -113,12 +113,14 @@ class Story:
         self._storm_from = time.monotonic()
         self._simulator.fault(THROTTLED, Throttle(retry_after_ms=RETRY_AFTER_MS))
         # The length counts to the end of the storm; then it takes until the last Retry-After is over.
-        await self._wait(7, lambda: self._is(THROTTLED, "Throttled"))
+        await self._wait(7, self._storm_was_seen)
         self._simulator.heal(THROTTLED)
         self._view.event(f"{THROTTLED} would serve again, when its last Retry-After is over")
         known = await self._wait(0, lambda: self._is(THROTTLED, "Healthy"))
-        seen = known and any(e == THROTTLED and s == "Throttled" for e, s, _ in self._gateway.told)
-        self._end(before, came_about=seen)
+        self._end(before, came_about=known and self._storm_was_seen())
+
+    def _storm_was_seen(self) -> bool:
+        return (THROTTLED, "Throttled") in self._gateway.told
 
     async def _kill(self) -> None:
         """Kill the region at a moment when no stream is half-way: nobody could save that one (docs/architecture.md)."""
@@ -130,7 +132,7 @@ class Story:
             self._load.hold_streams = False
 
     def _is(self, region: str, state: str) -> bool:
-        return all(self._gateway.states.get(host, ("", ""))[0] == state for host in self._hosts(region))
+        return all(self._gateway.states.get(host) == state for host in self._hosts(region))
 
     def _hosts(self, region: str) -> list[tuple[str, str]]:
         return [(region, deployment) for deployment in self._simulator.regions[region].deployments]
@@ -150,6 +152,7 @@ class Story:
         loop = asyncio.get_running_loop()
         start = loop.time()
         while True:
+            await self._gateway.look()
             elapsed, came_about = loop.time() - start, condition()
             if elapsed >= units * self._unit and (came_about or elapsed >= units * self._unit + _PATIENCE):
                 return came_about
