@@ -12,6 +12,7 @@ from aoai_operator.demo.claims import check
 from aoai_operator.demo.counting import parse
 from aoai_operator.demo.facts import ClientError, Counted, Facts, Phase, Storm, Strays, Tokens
 
+SHARES = "In the rush each region served by its capacity"
 OWN = "Each region got its own key and deployment name"
 CAPACITY = {"big": 600, "middle": 300, "small": 100}
 
