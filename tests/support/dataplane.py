@@ -10,6 +10,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,12 +45,12 @@ from support.waiting import eventually
 class DataPlane:
     """A running Envoy with the pools of some manifests; `async with` starts it and waits until it serves."""
 
-    def __init__(self, manifests: str, *, trusted_ca: Path | None = None) -> None:
+    def __init__(self, manifests: str, *, trusted_ca: Path | None = None, overrides: Overrides | None = None) -> None:
         self._manifests = manifests
         self._trusted_ca = trusted_ca or system_trust()
         self._stack = AsyncExitStack()
         self._cache = SnapshotCache(pack)
-        self._overrides = Overrides()
+        self._overrides = overrides or Overrides()
         self._settled = ""
         self.answers_log: list[Answer] = []
         """The access log's answers, in the order of their ends."""
@@ -128,7 +129,7 @@ class DataPlane:
 
     async def observe(self, hosts: Mapping[HostKey, HostState]) -> None:
         """Make these the states of the hosts, all others being unknown."""
-        await self.apply(self._manifests, Overrides(hosts=hosts))
+        await self.apply(self._manifests, replace(self._overrides, hosts=hosts))
 
     def answers(self, batch: Sequence[Answer]) -> None:
         """Take lines of the access log (ports.LogSink)."""

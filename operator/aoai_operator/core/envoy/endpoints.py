@@ -123,6 +123,6 @@ def _socket(address: Address, port: int) -> Json:
 
 
 def _authority(endpoint: Endpoint) -> str:
-    default = 443 if endpoint.scheme == "https" else 80
+    """Return what Envoy sends as the Host header and, over TLS, as the server name, where a port would never match."""
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    return host if endpoint.port == default else f"{host}:{endpoint.port}"
+    return host if endpoint.scheme == "https" or endpoint.port == 80 else f"{host}:{endpoint.port}"
