@@ -110,7 +110,7 @@ def test_rule_accepts_and_rejects(path: str, good: Any, bad: Any, field: str, me
         (
             raw_pool,
             "spec.endpoints[0].deployments[2]",
-            {"model": "gpt-4o", "name": "dep", "type": "GlobalStandard"},
+            {"model": "gpt-4o", "name": "dep"},
             "spec.endpoints[0].deployments[2]",
             "is given twice with the same model and name; the first is spec.endpoints[0].deployments[0]",
         ),

@@ -125,12 +125,12 @@ def _hosts(served: Sequence[tuple[EndpointSpec, Deployment]]) -> Iterator[Host]:
     """Yield a model's hosts with their weights.
 
     Weights that are given are taken as they are, and an endpoint without one then counts as their mean. When none is
-    given they follow the configured tokens per minute, the largest being 1000.
+    given they follow the configured capacity, the largest being 1000.
     """
     given = [e.weight for e, _ in served if e.weight is not None]
-    capacities = [d.capacity.tokens_per_minute for _, d in served if d.capacity and d.capacity.tokens_per_minute]
-    for endpoint, deployment in served:
-        own = deployment.capacity.tokens_per_minute if deployment.capacity else None
+    sizes = _capacities([d for _, d in served])
+    capacities = [size for size in sizes if size]
+    for (endpoint, deployment), own in zip(served, sizes, strict=True):
         if endpoint.weight is not None:
             weight = endpoint.weight
         elif given:
@@ -145,6 +145,13 @@ def _hosts(served: Sequence[tuple[EndpointSpec, Deployment]]) -> Iterator[Host]:
             priority=endpoint.priority,
             weight=max(1, weight),
         )
+
+
+def _capacities(deployments: Sequence[Deployment]) -> list[int | None]:
+    """Return what compares a model's deployments: tokens a minute, or requests a minute where none tells tokens."""
+    known = [d.capacity for d in deployments]
+    tokens = [c.tokens_per_minute if c else None for c in known]
+    return tokens if any(tokens) else [c.requests_per_minute if c else None for c in known]
 
 
 def _failover(pool: AOAIBackendPool) -> Failover:

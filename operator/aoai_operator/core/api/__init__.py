@@ -18,7 +18,6 @@ from aoai_operator.core.api.base import (
 from aoai_operator.core.api.endpoint import (
     Capacity,
     Deployment,
-    DeploymentType,
     Endpoint,
     EndpointAuth,
     PoolModel,
@@ -67,7 +66,6 @@ __all__ = [
     "Capacity",
     "Condition",
     "Deployment",
-    "DeploymentType",
     "Endpoint",
     "EndpointAuth",
     "EndpointStatus",

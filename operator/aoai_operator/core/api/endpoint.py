@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -16,22 +15,6 @@ URL = rf"^https?://({_HOST_LABEL}(\.{_HOST_LABEL})*|\[[0-9a-fA-F:.]{{2,45}}\])(:
 REGION = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"
 
 Url = Annotated[str, Field(min_length=8, max_length=300, pattern=URL)]
-
-
-class DeploymentType(StrEnum):
-    """How Azure bills and serves a deployment (its `sku.name`). Source: Azure OpenAI, "Deployment types"."""
-
-    STANDARD = "Standard"
-    GLOBAL_STANDARD = "GlobalStandard"
-    DATA_ZONE_STANDARD = "DataZoneStandard"
-    PROVISIONED_MANAGED = "ProvisionedManaged"
-    GLOBAL_PROVISIONED_MANAGED = "GlobalProvisionedManaged"
-    DATA_ZONE_PROVISIONED_MANAGED = "DataZoneProvisionedManaged"
-
-    @property
-    def provisioned(self) -> bool:
-        """Whether the capacity is bought ahead (PTU) rather than paid by the token."""
-        return self.value.endswith("ProvisionedManaged")
 
 
 class PoolModel(Model):
@@ -90,14 +73,11 @@ class Deployment(Model):
     name: ModelName = Field(
         description="Name of the deployment in Azure; clients never see it. Required, at most 64 characters."
     )
-    type: DeploymentType = Field(
-        default=DeploymentType.STANDARD,
-        description="Azure's type of the deployment. Default Standard.",
-    )
     capacity: Capacity | None = Field(
         default=None,
-        description="What Azure grants the deployment; the share of an endpoint without a weight follows it. "
-        "Optional; without it all deployments of a model count as equal until Azure reports its limits.",
+        description="What Azure grants the deployment; under Weighted, the share of an endpoint without a weight "
+        "follows its tokens per minute, or where a model's deployments give none, its requests per minute. "
+        "Optional; without it all deployments of a model count as equal.",
         json_schema_extra=rules(
             rule(
                 "has(self.tokensPerMinute) || has(self.requestsPerMinute)",
