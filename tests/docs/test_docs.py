@@ -1,0 +1,129 @@
+"""The pages for people are complete: every reason in the runbook, every dependency explained, no dead link."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aoai_operator.cli import app
+from aoai_operator.core import status
+from aoai_operator.core.findings import Fault
+from aoai_operator.core.observed import Reason, State
+from aoai_operator.core.pools import _STATUSES
+from aoai_operator.offline import check
+
+ROOT = Path(__file__).parents[2]
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def condition_reasons() -> set[str]:
+    """Return the reasons in core/status.py: the third part of every fact, and what `_about` is told for a good one."""
+    tree = ast.parse(Path(status.__file__).read_text(encoding="utf-8"))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        parts: list[ast.expr] = []
+        if isinstance(node, ast.Tuple) and len(node.elts) == 4:
+            parts = node.elts
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_about":
+            parts = node.args
+        if len(parts) > 2 and isinstance(parts[2], ast.Constant) and isinstance(parts[2].value, str):
+            found.add(parts[2].value)
+    return found
+
+
+def rows_of(text: str, heading: str) -> str:
+    """Return the section of a page."""
+    return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_of_a_state_has_a_row(reason: Reason) -> None:
+    assert f"\n| `{reason.value}` |" in rows_of(RUNBOOK, "Reasons of a state")
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_every_fault_has_a_row(fault: Fault) -> None:
+    assert f"\n| `{fault.value}` |" in rows_of(RUNBOOK, "Faults between resources")
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_a_row(state: State) -> None:
+    assert f"\n| `{state.value}` |" in rows_of(RUNBOOK, "States of an endpoint's deployment")
+
+
+def test_every_condition_reason_is_in_the_runbook() -> None:
+    reasons = condition_reasons()
+    assert {"Accepted", "Refused", "NoHealthyEndpoint", "Degraded", "Ready"} <= reasons
+    section = rows_of(RUNBOOK, "Conditions")
+    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in section] == []
+
+
+def test_every_retried_status_is_in_the_architecture() -> None:
+    table = ARCHITECTURE.partition("### Which errors another region can answer")[2].partition("\n### ")[0]
+    for reason, statuses in _STATUSES.items():
+        for one in statuses:
+            row = next(line for line in table.splitlines() if re.match(rf"\|[^|]*\b{one}\b", line))
+            assert f"`{reason.value}` | yes" in row
+
+
+def test_every_dependency_is_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = [
+        *project["project"]["dependencies"],
+        *(d for group in project["dependency-groups"].values() for d in group),
+    ]
+    names = {re.split(r"[<>=!~\[; ]", requirement)[0] for requirement in wanted}
+    explained = re.findall(
+        r"^\| `([^`]+)` \|", (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(explained) == sorted(names)
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    """Yield the links to files of this repository, with the page that has them."""
+    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                yield page, target
+
+
+def test_no_link_is_dead() -> None:
+    assert [(str(page.relative_to(ROOT)), t) for page, t in links() if not (page.parent / t).exists()] == []
+
+
+def test_every_command_is_in_the_readme() -> None:
+    names = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} - {"version"}
+    names |= {g.name or "" for g in app.registered_groups}
+    assert [name for name in sorted(names) if f"`aoai-operator {name}" not in README] == []
+
+
+def test_what_the_readme_says_is_there_is_there() -> None:
+    tree = re.search(r"```\n(operator/aoai_operator/ .*?)```", README, re.DOTALL)
+    assert tree
+    parents = (ROOT, ROOT / "operator/aoai_operator", ROOT / "operator/aoai_operator/core")
+    for line in tree[1].splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        assert (parents[depth] / line.split()[0]).exists(), line
+
+
+def test_the_pool_of_the_readme_is_valid(tmp_path: Path) -> None:
+    block = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert block
+    secrets = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "ai"}, "stringData": entries}
+        for name, entries in {
+            "azure-keys": {"eastus": "a-key", "swedencentral": "b-key"},
+            "team-search-key": {"api-key": "a-tenants-key"},
+        }.items()
+    ]
+    (tmp_path / "pool.yaml").write_text(block[1])
+    (tmp_path / "secrets.yaml").write_text(yaml.safe_dump_all(secrets))
+    assert check([tmp_path]).text() == "1 pool, 1 tenant: all good"
