@@ -86,7 +86,7 @@ def _endpoint(region: RunningRegion, pool: str) -> Json:
 
 
 def _deployment(settings: Any) -> Json:
-    made: Json = {"model": settings.model, "name": settings.name, "type": settings.type}
+    made: Json = {"model": settings.model, "name": settings.name}
     if settings.tokens_per_minute:
         made["capacity"] = {"tokensPerMinute": settings.tokens_per_minute}
     return made
