@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import structlog
+from prometheus_client import disable_created_metrics
 
 from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
 from aoai_operator.adapters.files_store import watch
@@ -70,6 +71,8 @@ async def run_local(settings: LocalSettings) -> None:
         EnvoyMissingError: there is no Envoy to run.
         NothingToServeError: see there.
     """
+    # A `_created` series beside each counter would nearly double what is scraped, and nothing asks for them.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="aoai-operator-")))
@@ -102,8 +105,14 @@ class _Local:
         self._resources = FileResources(settings.paths)
         self._observer = Observer(changed=self._observed, now=_now)
         self._prober = HttpProber(ca_file=self._trusted_ca)
-        self._probing = Probing(prober=self._prober, resolver=SystemResolver(), observer=self._observer, now=_now)
         self._metrics = Metrics()
+        self._probing = Probing(
+            prober=self._prober,
+            resolver=SystemResolver(),
+            observer=self._observer,
+            meters=self._metrics,
+            now=_now,
+        )
         self._accounting = Accounting(observer=self._observer, probe_soon=self._probing.soon, meters=self._metrics)
         self._publisher = Publisher(
             settings=self._gateway,

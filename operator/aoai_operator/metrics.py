@@ -6,6 +6,7 @@ Labels are bounded: a pool, model, tenant or endpoint that no routing table know
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -23,6 +24,8 @@ MOST_TENANTS = 1_000
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 _ROUTE = ("pool", "model", "endpoint", "region")
+_MOST_REMEMBERED = 20_000
+"""Label sets of answers whose series are kept at hand; looking series up by labels costs more than counting."""
 
 
 class Metrics:
@@ -31,6 +34,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
         self._labels = _Labels()
+        self._remembered: dict[tuple[object, ...], _Series] = {}
         self._requests = Counter(
             "aoai_requests",
             "Requests of clients, by what they were answered.",
@@ -66,7 +70,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._probes = Counter("aoai_probes", "Probes by outcome.", ("pool", "endpoint", "reason"), registry=registry)
+        self._probes = Counter(
+            "aoai_probes",
+            "Probes of endpoints and of their deployments, by outcome.",
+            ("pool", "endpoint", "reason"),
+            registry=registry,
+        )
         self._states = Gauge(
             "aoai_endpoint_state",
             "1 for the state that a deployment behind an endpoint is in, 0 for the others.",
@@ -86,26 +95,52 @@ class Metrics:
 
     def follow(self, tables: Iterable[RoutingTable]) -> None:
         """Take the tables whose names may be labels."""
+        self._remembered.clear()
         self._labels.follow(tables)
 
     def answer(self, answer: Answer) -> None:
         """Count an answer and its tokens."""
-        route = self._labels.route(answer)
-        tenant = self._labels.tenant(answer.pool, answer.tenant)
-        self._requests.labels(tenant, *route, answer.operation, _code(answer.status)).inc()
-        group = (*route[:2], "1" if answer.stream else "")
-        self._duration.labels(*group).observe(answer.duration_ms / 1000)
+        key = (
+            answer.pool,
+            answer.tenant,
+            answer.model,
+            answer.endpoint,
+            answer.operation,
+            answer.status,
+            answer.stream,
+        )
+        series = self._remembered.get(key) or self._remember(key, answer)
+        series.requests.inc()
+        series.duration.observe(answer.duration_ms / 1000)
         if answer.first_byte_ms is not None:
-            self._first_byte.labels(*group).observe(answer.first_byte_ms / 1000)
+            series.first_byte.observe(answer.first_byte_ms / 1000)
         if (usage := answer.usage) is not None:
-            for kind, tokens in (
-                ("prompt", usage.prompt),
-                ("completion", usage.completion),
-                ("cached", usage.cached),
-                ("reasoning", usage.reasoning),
-            ):
-                if tokens:
-                    self._tokens.labels(tenant, *route, kind).inc(tokens)
+            self._count(series, "prompt", usage.prompt)
+            self._count(series, "completion", usage.completion)
+            self._count(series, "cached", usage.cached)
+            self._count(series, "reasoning", usage.reasoning)
+
+    def _count(self, series: _Series, kind: str, tokens: int) -> None:
+        if not tokens:
+            return
+        counter = series.tokens.get(kind)
+        if counter is None:
+            counter = series.tokens[kind] = self._tokens.labels(*series.labels, kind)
+        counter.inc(tokens)
+
+    def _remember(self, key: tuple[object, ...], answer: Answer) -> _Series:
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        route = self._labels.route(answer)
+        labels = (self._labels.tenant(answer.pool, answer.tenant), *route)
+        group = (*route[:2], "1" if answer.stream else "")
+        series = self._remembered[key] = _Series(
+            labels=labels,
+            requests=self._requests.labels(*labels, answer.operation, _code(answer.status)),
+            duration=self._duration.labels(*group),
+            first_byte=self._first_byte.labels(*group),
+        )
+        return series
 
     def attempt(self, attempt: Attempt) -> None:
         """Count a failed attempt."""
@@ -116,7 +151,7 @@ class Metrics:
             self._throttles.labels(*route, deployment).inc()
 
     def probed(self, key: EndpointKey, reason: Reason) -> None:
-        """Count a probe."""
+        """Count a probe of an endpoint, or of one deployment behind it."""
         self._probes.labels(str(key.pool), key.endpoint, reason).inc()
 
     def observed(self, overrides: Overrides) -> None:
@@ -149,6 +184,17 @@ class Metrics:
 
     def settled(self, proxy: Proxy, version: str) -> None:
         """Count nothing: each part of it was counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """What is counted for answers of one label set; the tokens of a kind from the first on."""
+
+    labels: tuple[str, ...]
+    requests: Counter
+    duration: Histogram
+    first_byte: Histogram
+    tokens: dict[str, Counter] = field(default_factory=dict)
 
 
 class _Labels:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from aoai_operator.core.health import ProbeTarget, Sample
-from aoai_operator.core.names import HostKey, SecretRef
+from aoai_operator.core.names import EndpointKey, HostKey, SecretRef
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
@@ -28,13 +28,19 @@ class World:
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
     probes: list[ProbeTarget] = field(default_factory=list)
+    counted: list[tuple[str, Reason]] = field(default_factory=list)
     now: int = 0
     changes: int = 0
 
     def __post_init__(self) -> None:
         self.observer = Observer(changed=self._changed, now=lambda: self.now)
         self.probing = Probing(
-            prober=self, resolver=self, observer=self.observer, now=lambda: self.now, chance=lambda: 0.5
+            prober=self,
+            resolver=self,
+            observer=self.observer,
+            meters=self,
+            now=lambda: self.now,
+            chance=lambda: 0.5,
         )
 
     def _changed(self) -> None:
@@ -53,7 +59,10 @@ class World:
         assert target.credential.reveal() == "east-key"
         return self.samples.get(name, Sample(Reason.OK))
 
-    async def probed(self, times: int) -> None:
+    def probed(self, key: EndpointKey, reason: Reason) -> None:
+        self.counted.append((key.endpoint, reason))
+
+    async def until_probed(self, times: int) -> None:
         await eventually(lambda: len(self.probes) >= times)
 
     def follow(self, table: RoutingTable, secrets: dict[SecretRef, SecretValue] | None = None) -> None:
@@ -130,7 +139,7 @@ async def test_three_bad_probes_take_it_out_and_two_good_ones_bring_it_back() ->
     async with world.running():
         for count in range(1, 4):
             world.at(10_000 * count)
-            await world.probed(count)
+            await world.until_probed(count)
         await eventually(lambda: world.shown(key).reason is Reason.CONNECT)
         world.samples.clear()
         world.at(40_000)
@@ -158,9 +167,10 @@ async def test_each_deployment_is_probed_where_the_pool_asks_for_it() -> None:
     async with world.running():
         for count in range(1, 4):
             world.at(10_000 * count)
-            await world.probed(count)
+            await world.until_probed(count)
         await eventually(lambda: world.shown(host_key("east", "mini")).reason is Reason.DEPLOYMENT_MISSING)
     assert world.shown(host_key("east")).state is State.HEALTHY
+    assert world.counted[:3] == [("east", Reason.OK), ("east", Reason.OK), ("east", Reason.DEPLOYMENT_MISSING)]
 
 
 async def test_without_a_credential_or_a_probe_nothing_is_probed() -> None:

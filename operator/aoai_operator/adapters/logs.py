@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from json import JSONEncoder
+from typing import Any
 
 import structlog
+
+_JSON = JSONEncoder(default=repr)
 
 
 def configure(*, json: bool, level: str) -> None:
@@ -14,12 +18,11 @@ def configure(*, json: bool, level: str) -> None:
     `level` is a name of `logging`, in small letters.
     """
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso" if json else "%H:%M:%S.%f", utc=json),
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(serializer=_to_json)
         if json
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
     )
@@ -27,7 +30,7 @@ def configure(*, json: bool, level: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer] if json else [*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -38,3 +41,8 @@ def configure(*, json: bool, level: str) -> None:
     )
     # A library's chatter (every probe that httpx sends) is of no use here; its warnings are.
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
+
+
+def _to_json(event: object, **_defaults: Any) -> str:
+    # `json.dumps` with a `default`, as structlog calls it, makes a new encoder for each line.
+    return _JSON.encode(event)

@@ -55,17 +55,18 @@ class _Reader:
             chunk = os.read(self._descriptor, _CHUNK)
         except BlockingIOError:
             return
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        whole, line_break, rest = (self._rest + chunk).rpartition(b"\n")
+        self._rest = rest
+        if not line_break:
+            return
         answers: list[Answer] = []
         attempts: list[Attempt] = []
-        for line in lines:
-            match parse_line(line.decode("utf-8", "replace")):
-                case Answer() as answer:
-                    answers.append(answer)
-                case Attempt() as attempt:
-                    attempts.append(attempt)
-                case None:
-                    pass
+        for line in whole.decode("utf-8", "replace").split("\n"):
+            entry = parse_line(line)
+            if isinstance(entry, Answer):
+                answers.append(entry)
+            elif entry is not None:
+                attempts.append(entry)
         # Attempts first: they change where the next requests go.
         if attempts:
             self._sink.attempts(attempts)

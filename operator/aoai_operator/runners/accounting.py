@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,8 +12,6 @@ from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
 from aoai_operator.core.observations import Failure
 from aoai_operator.runners.observing import Observer
-
-_log = structlog.get_logger("requests")
 
 
 class Meters(Protocol):
@@ -37,6 +36,8 @@ class Accounting:
         self._observer = observer
         self._probe_soon = probe_soon
         self._meters = meters
+        # Bound once: the lazy logger of structlog binds anew at each call.
+        self._log = structlog.get_logger("requests").bind()
 
     def attempts(self, batch: Sequence[Attempt]) -> None:
         """Take a batch of failed attempts."""
@@ -45,7 +46,10 @@ class Accounting:
             self._probe_soon(key)
         for attempt in batch:
             self._meters.attempt(attempt)
-            _log.info(
+        if not self._log.is_enabled_for(logging.INFO):
+            return
+        for attempt in batch:
+            self._log.info(
                 "an attempt failed",
                 pool=attempt.pool,
                 model=attempt.model,
@@ -58,11 +62,15 @@ class Accounting:
 
     def answers(self, batch: Sequence[Answer]) -> None:
         """Take a batch of answers."""
+        served = {(a.pool, a.endpoint, a.deployment) for a in batch if a.endpoint and 200 <= a.status < 300}
+        for pool, endpoint, deployment in sorted(served):
+            self._observer.served(HostKey(PoolKey.of(pool), endpoint, deployment))
         for answer in batch:
-            if answer.endpoint and 200 <= answer.status < 300:
-                self._observer.served(_host(answer))
             self._meters.answer(answer)
-            _log.info(
+        if not self._log.is_enabled_for(logging.INFO):
+            return
+        for answer in batch:
+            self._log.info(
                 "a request was answered",
                 request_id=answer.request_id,
                 pool=answer.pool,
@@ -82,8 +90,5 @@ class Accounting:
 
 
 def _failure(attempt: Attempt) -> Failure:
-    return Failure(_host(attempt), attempt.status, attempt.retry_after_ms, frozenset(attempt.flags.split(",")))
-
-
-def _host(entry: Attempt | Answer) -> HostKey:
-    return HostKey(PoolKey.of(entry.pool), entry.endpoint, entry.deployment)
+    host = HostKey(PoolKey.of(attempt.pool), attempt.endpoint, attempt.deployment)
+    return Failure(host, attempt.status, attempt.retry_after_ms, frozenset(attempt.flags.split(",")))

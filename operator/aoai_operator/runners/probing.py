@@ -6,10 +6,12 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from aoai_operator.core.health import ProbeTarget
 from aoai_operator.core.names import EndpointKey, HostKey, SecretRef
 from aoai_operator.core.observations import is_address
+from aoai_operator.core.observed import Reason
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.ports import Prober, ResolveError, Resolver
@@ -26,6 +28,14 @@ class _Probe:
     deployments: tuple[HostKey, ...]
 
 
+class Meters(Protocol):
+    """Counts the probes."""
+
+    def probed(self, key: EndpointKey, reason: Reason) -> None:
+        """Count a probe of an endpoint, or of one deployment behind it."""
+        ...
+
+
 class Probing:
     """Follows the tables: a change of one endpoint leaves the others' schedules alone.
 
@@ -39,14 +49,19 @@ class Probing:
         prober: Prober,
         resolver: Resolver,
         observer: Observer,
+        meters: Meters,
         now: Callable[[], int],
         chance: Callable[[], float] = random.random,
         concurrency: int = CONCURRENCY,
     ) -> None:
-        """Take the ways out, where the outcomes go, a clock in milliseconds, and a chance in [0, 1) for the jitter."""
+        """Take the ways out, and where the outcomes go and are counted.
+
+        `now` is a clock in milliseconds; `chance` in [0, 1) is for the jitter.
+        """
         self._prober = prober
         self._resolver = resolver
         self._observer = observer
+        self._meters = meters
         self._wanted: dict[EndpointKey, Plan[_Probe]] = {}
         self._addresses: dict[EndpointKey, tuple[str, ...]] = {}
         self._names: dict[EndpointKey, str] = {}
@@ -100,10 +115,13 @@ class Probing:
 
     async def _probe(self, key: EndpointKey, probe: _Probe) -> None:
         sample = await self._prober.endpoint(probe.target)
+        self._meters.probed(key, sample.reason)
         self._observer.probed(key, sample)
         if sample.good:
             for host in probe.deployments:
-                self._observer.probed_host(host, await self._prober.deployment(probe.target, host.deployment))
+                found = await self._prober.deployment(probe.target, host.deployment)
+                self._meters.probed(key, found.reason)
+                self._observer.probed_host(host, found)
 
     def _follow_addresses(self) -> None:
         """Probe what can be dialled: literals, and names that were resolved."""
