@@ -73,7 +73,7 @@ async def test_a_gateway_without_failover_fails_the_claims() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 async def test_however_it_ends_it_leaves_nothing_behind(number: signal.Signals, code: int) -> None:
     process = await start()
     assert process.stdout is not None

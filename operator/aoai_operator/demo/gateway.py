@@ -101,7 +101,7 @@ class Gateway:
                 str(os.getpid()),
                 str(_PROGRAM),
                 *self.command,
-                *("--output", "json", "--log-format", "json"),
+                *("--output", "json"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

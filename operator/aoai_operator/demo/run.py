@@ -96,7 +96,9 @@ async def _run(options: DemoOptions, view: View, console: Console) -> bool:
             view.result(claims, story.phases)
         holds = all(claim.holds for claim in claims)
         if options.keep:
-            await _keep(simulator, gateway, tenant, console)
+            # Standard output is for the one document, where it is for programs.
+            human = Console(stderr=True) if options.output is OutputFormat.JSON else console
+            await _keep(simulator, gateway, tenant, human)
         return holds
 
 
