@@ -338,6 +338,17 @@ end
 -- time until the control plane says the same through the route; each worker knows its own.
 local waits = {}
 
+-- What a region needs to be let in again after its time is over: a client that waits exactly as told must find it there.
+local RETURN_MS = 200
+
+local DOWN = '{"error":{"message":"Every region of this model is out of service at the moment.","type":"server_error",'
+  .. '"param":null,"code":"no_healthy_region"}}'
+
+local function replace_body(h, text)
+  local n = h:body(true):setBytes(text)
+  h:headers():replace('content-length', format('%d', n))
+end
+
 -- A 429 says how long to wait, exactly, counting down: until the first moment at which any host of the model may be asked.
 local function throttled(h, headers, none_left)
   local name = h:streamInfo():routeName()
@@ -354,10 +365,13 @@ local function throttled(h, headers, none_left)
   local known = h:route():metadata()
   local until_ms = known:get('until_ms')
   if until_ms and until_ms > now and (not at or until_ms < at or none_left) then at = until_ms end
-  if none_left and not until_ms and known:get('down') then headers:replace(':status', '503') end
-  local wait = ceil((at or now + 1000) - now)
+  local wait = at and ceil(at - now) + RETURN_MS or 1000
   headers:replace('retry-after-ms', format('%d', wait))
   headers:replace('retry-after', format('%d', ceil(wait / 1000)))
+  if none_left and not until_ms and known:get('down') then
+    headers:replace(':status', '503')
+    replace_body(h, DOWN)
+  end
 end
 
 local REFUSED = '{"error":{"message":"The gateway\'s own credential was refused by every region that was tried. '
@@ -381,7 +395,6 @@ function envoy_on_response(h)
   if (status == '401' or status == '403') and not ours and not h:requestHeaders():get('x-aoai-answered') then
     headers:replace(':status', '503')
     headers:replace('content-type', 'application/json')
-    local n = h:body(true):setBytes(REFUSED)
-    h:headers():replace('content-length', format('%d', n))
+    replace_body(h, REFUSED)
   end
 end
