@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 from aoai_operator.core.accesslog import Answer, Attempt, Usage
+from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
+from aoai_operator.core.proxies import Proxy
 from aoai_operator.core.table import Tenant
 from aoai_operator.metrics import MOST_TENANTS, Metrics
 from support.tables import endpoint, endpoint_key, host_key, routing_table
 
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 TABLE = routing_table(endpoint("east"), endpoint("west"))
 ROUTE = {"pool": "ai/chat", "model": "gpt", "endpoint": "east", "region": "east"}
 
@@ -143,3 +148,30 @@ def test_probes_restarts_and_the_build_are_shown() -> None:
     assert value(meters, "aoai_probes_total", pool="ai/chat", endpoint="east", reason="Tls") == 1
     assert value(meters, "aoai_envoy_restarts_total") == 1
     assert [m.name for m in meters.registry.collect() if m.name == "aoai_build_info"] == ["aoai_build_info"]
+
+
+def test_series_at_hand_follow_the_tables() -> None:
+    meters = metrics("team")
+    meters.answer(answered())
+    meters.follow([routing_table(endpoint("west"))])
+    meters.answer(answered())
+    gone = {"tenant": "ai/team", "pool": "ai/chat", "model": "gpt", "endpoint": "other", "region": "other"}
+    assert value(meters, "aoai_requests_total", **gone, operation="chat/completions", code="200") == 1
+
+
+def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
+    meters, proxy = metrics("team"), Proxy("n", "g")
+    meters.answer(answered())
+    meters.attempt(failed())
+    meters.probed(endpoint_key("east"), Reason.OK)
+    meters.observed(Overrides(hosts={host_key("east"): HostState()}))
+    meters.connected(proxy)
+    meters.acked(proxy, TypeUrl.CLUSTER, {})
+    rows = re.findall(r"^\| `(aoai_\w+)` \| (\w+) \| (.*?) ?\| .+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    shown = {}
+    for metric in meters.registry.collect():
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        shown[name] = (metric.type, {label for sample in metric.samples for label in sample.labels} - {"le"})
+    assert told == shown
+    assert len(rows) == len(told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from aoai_operator.core.secret import SecretValue, redacted, undumped
@@ -12,6 +14,15 @@ _DUMP = 'goo.gle/debugonly  \nname: "default"\nkey: "s3cret"\n'
 def test_secrets_are_taken_out_the_longest_first() -> None:
     values = [SecretValue("abc"), SecretValue("abcdef"), SecretValue("")]
     assert redacted("abcdef and abc", values) == "[redacted] and [redacted]"
+
+
+@pytest.mark.parametrize("levels", range(4))
+def test_a_secret_is_found_however_often_it_was_quoted(levels: int) -> None:
+    secret = r"""a"b\c\\d'e.f"""
+    text = f"duplicate key: {secret}!"
+    for _ in range(levels):
+        text = re.sub(r"""(["'\\])""", r"\\\1", text)
+    assert redacted(text, [SecretValue(secret)]) == "duplicate key: [redacted]!"
 
 
 @pytest.mark.parametrize(

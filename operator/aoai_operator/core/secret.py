@@ -31,10 +31,28 @@ class SecretValue:
 
 
 def redacted(text: str, values: Iterable[SecretValue]) -> str:
-    """Return a text of somebody else's, such as Envoy's words about a resource, without the secrets it may quote."""
+    """Return a text of somebody else's, such as Envoy's words about a resource, without the secrets it may quote.
+
+    Quotes and backslashes of a secret may be escaped, as often as the text was quoted in another.
+    """
     for value in sorted({v.reveal() for v in values} - {""}, key=len, reverse=True):
-        text = text.replace(value, "[redacted]")
+        if _ESCAPED.search(value):
+            text = re.sub(_quoted(value), "[redacted]", text)
+        else:
+            text = text.replace(value, "[redacted]")
     return text
+
+
+_ESCAPED = re.compile(r"""["'\\]""")
+_PARTS = re.compile(r"""(\\*)(["']?)([^"'\\]*)""")
+
+
+def _quoted(value: str) -> str:
+    """Return a pattern of a secret as others may write it."""
+    return "".join(
+        (r"\\+" if slashes else r"\\*" if quote else "") + quote + re.escape(rest)
+        for slashes, quote, rest in _PARTS.findall(value)
+    )
 
 
 _DUMP = re.compile(r"\s*goo\.gle/debug")

@@ -1,0 +1,38 @@
+"""Every metric is fed by `aoai-operator local`, whatever its parts: real processes, a real scrape."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from aoai_operator.metrics import Metrics
+from aoai_operator.simulator import Simulator
+from aoai_operator.simulator.faults import Throttle
+from support.local import LocalGateway
+from support.manifests import pool_manifest
+from support.waiting import eventually
+
+OF_FAULTS = {"aoai_envoy_restarts"}
+"""These stay 0 while nothing breaks."""
+
+
+def counted(scraped: str) -> set[str]:
+    """Return the families with a sample that is not 0."""
+    families = text_string_to_metric_families(scraped)
+    return {family.name for family in families if any(sample.value for sample in family.samples)}
+
+
+async def test_traffic_a_throttle_and_a_probe_feed_every_metric(regions: Simulator) -> None:
+    names = {metric.name for metric in Metrics(CollectorRegistry()).registry.collect()}
+    regions.fault("eastus", Throttle(retry_after=1))
+    async with LocalGateway(pool_manifest(regions)) as gateway, gateway.client() as client:
+
+        async def all_fed() -> bool:
+            await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+            return names - counted(await gateway.metrics()) == OF_FAULTS
+
+        await eventually(all_fed, what=f"all of {names} are counted")
+        assert "_created" not in await gateway.metrics()
+        ids = {line.get("request_id") for line in gateway.logs if line["event"] == "a request was answered"}
+    assert ids
+    assert "" not in ids
