@@ -51,7 +51,10 @@ def _by_capacity(facts: Facts) -> Claim:
     ranked = sorted(wanted, key=lambda region: wanted[region])
     ordered = all(found[a] < found[b] for a, b in pairwise(ranked))
     near = all(abs(found[region] - wanted[region]) <= SHARE_TOLERANCE for region in wanted)
-    numbers = ", ".join(f"{region} {found[region]:.0%} of {wanted[region]:.0%}" for region in wanted)
+    numbers = ", ".join(f"{region} {found[region]:.0%} (quota {wanted[region]:.0%})" for region in wanted)
+    rush = facts.phases["rush"]
+    there_was = sum(facts.capacity.values()) * rush.seconds / facts.minute_seconds
+    numbers += f"; all together took on {sum(rush.admitted.values()) / there_was:.0%} of their quota"
     return Claim("In the rush each region served by its capacity", ordered and near, numbers)
 
 
