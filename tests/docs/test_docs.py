@@ -13,6 +13,8 @@ import yaml
 
 from aoai_operator.cli import app
 from aoai_operator.core import status
+from aoai_operator.core.envoy import listeners
+from aoai_operator.core.envoy.luadata import source
 from aoai_operator.core.findings import Fault
 from aoai_operator.core.observed import Reason, State
 from aoai_operator.core.pools import _STATUSES
@@ -64,6 +66,25 @@ def test_every_condition_reason_is_in_the_runbook() -> None:
     assert {"Accepted", "Refused", "NoHealthyEndpoint", "Degraded", "Ready"} <= reasons
     section = rows_of(RUNBOOK, "Conditions")
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in section] == []
+
+
+def own_codes() -> set[str]:
+    """Return the error codes of the gateway's own answers: those of our Lua, and those of Envoy's configuration."""
+    lua = source("downstream.lua")
+    spelled = re.findall(r"'\w+_error', '(\w+)'", lua) + re.findall(r'"code":"(\w+)"', lua)
+    python = Path(listeners.__file__).read_text(encoding="utf-8")
+    return {
+        *spelled,
+        *(reply[2] for reply in listeners._REPLIES),
+        *re.findall(r'^ +"(\w+_\w+)",$', python, re.MULTILINE),
+    }
+
+
+def test_every_error_code_of_ours_has_a_row() -> None:
+    codes = own_codes() - {"invalid_request_error", "permission_error", "server_error"}
+    assert {"invalid_api_key", "no_healthy_region", "gateway_overloaded", "timeout"} <= codes
+    section = rows_of(RUNBOOK, "What clients see")
+    assert [code for code in sorted(codes) if f"\n| `{code}` |" not in section] == []
 
 
 def test_every_retried_status_is_in_the_architecture() -> None:
