@@ -22,7 +22,16 @@ def test_it_matches_all_but_the_names(names: list[str], other: str) -> None:
 
 def test_what_must_not_pass_does_not() -> None:
     expression = re.compile(anything_but(ALLOWED))
-    for name in ("x-aoai-tenant", "x-envoy-max-retries", "x-forwarded-for", "cookie", "x-stainless-os", "x-request-id"):
+    for name in (
+        "x-aoai-tenant",
+        "x-envoy-max-retries",
+        "x-forwarded-for",
+        "cookie",
+        "x-stainless-os",
+        "x-request-id",
+        "x-ms-spillover-deployment",
+        "x-ms-oai-image-generation-deployment",
+    ):
         assert expression.fullmatch(name)
     for name in (":path", "content-type", "api-key", "authorization", "openai-beta"):
         assert not expression.fullmatch(name)

@@ -42,6 +42,18 @@ def test_a_model_that_may_be_used_passes() -> None:
     for path, body in (
         ("chat/completions", b'{"model":"mini"}'),
         ("embeddings?model=mini", b"audio"),
-        ("x?model=mini", b""),
+        ("images/generations?model=mini", b""),
     ):
         assert LUA.request(f"/ai/chat/openai/v1/{path}", body) == (None, "mini", body)
+
+
+@pytest.mark.parametrize("path", ["files", "batches", "files/file-1", "responses/resp_1", "fine_tuning/jobs", "x", ""])
+def test_what_else_our_credential_could_do_is_no_tenant_s(path: str) -> None:
+    for query in ("", "?model=mini", "?deployment=mini"):
+        assert LUA.request(f"/ai/chat/openai/v1/{path}{query}", b'{"model":"mini"}')[0] == "404"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "PATCH", "HEAD"])
+def test_inference_is_by_post_alone(method: str) -> None:
+    path = "/ai/chat/openai/v1/chat/completions?model=mini"
+    assert LUA.request(path, b"", method=method)[0] == "404"

@@ -10,7 +10,8 @@ from typing import Any
 
 from lupa import luajit21
 
-from aoai_operator.core.envoy.luadata import source
+from aoai_operator.core.envoy.luadata import assignment, source
+from aoai_operator.core.operations import INFERENCE
 
 # The handle is written in Lua, too: Python objects within compiled traces of LuaJIT are a matter of luck.
 _STREAM = """
@@ -74,11 +75,12 @@ local function run_request(route, headers, content)
   return told, chosen and headers['x-aoai-model'] or nil, content
 end
 """
-_DATA = """
+_DATA = f"""
 local ANONYMOUS = 'anonymous'
-local POOLS = {['ai/chat'] = {key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
-  list = {'gpt-4o', 'mini'}, models = {['gpt-4o'] = 'gpt-4o', mini = false}}}
-local TENANTS = {['ai/team'] = {['ai/chat'] = {mini = true}}}
+{assignment("OPERATIONS", ((name, True) for name in INFERENCE))}
+local POOLS = {{['ai/chat'] = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
+  list = {{'gpt-4o', 'mini'}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}}}}}}
+local TENANTS = {{['ai/team'] = {{['ai/chat'] = {{mini = true}}}}}}
 """
 _LOCALS = (
     "member",
@@ -112,12 +114,14 @@ class Lua:
         sent, usage = self.run_stream(self.runtime.table_from(chunks), state.encode() if state else None)
         return Answered(tuple(sent.values()), usage)
 
-    def request(self, path: str, body: bytes, *, tenant: str = "ai/team") -> tuple[str | None, str | None, bytes]:
+    def request(
+        self, path: str, body: bytes, *, tenant: str = "ai/team", method: str = "POST"
+    ) -> tuple[str | None, str | None, bytes]:
         """Run `envoy_on_request` for the pool ai/chat (default gpt-4o), of which the tenant may use mini alone.
 
         Returns the status of a refusal, the model of another route than the default's, and the body as it goes on.
         """
-        headers = {b":path": path.encode(), b":method": b"POST", b"x-aoai-tenant": tenant.encode()}
+        headers = {b":path": path.encode(), b":method": method.encode(), b"x-aoai-tenant": tenant.encode()}
         table = self.runtime.table_from(headers)
         told, model, content = self.run_request(b"ai/chat|8|any|gpt-4o", table, body)
         return told and told.decode(), model and model.decode(), content

@@ -24,7 +24,12 @@ def configure(*, json: bool, level: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(serializer=_to_json)
         if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            pad_event_to=0,
+            # The default shows the local variables of every frame, credentials among them.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     least = logging.getLevelName(level.upper())
     structlog.configure(

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from aoai_operator.core.operations import INFERENCE
+
 _LABEL = "%UPSTREAM_METADATA(aoai:id)%\t%UPSTREAM_METADATA(aoai:deployment)%\t%UPSTREAM_METADATA(aoai:region)%"
 
 ANSWER_LINE = (
@@ -174,20 +176,7 @@ def operation(path: str) -> str:
     return rest if rest in OPERATIONS else "other"
 
 
-OPERATIONS = frozenset(
-    {
-        "audio/speech",
-        "audio/transcriptions",
-        "audio/translations",
-        "chat/completions",
-        "completions",
-        "embeddings",
-        "images/edits",
-        "images/generations",
-        "models",
-        "responses",
-    }
-)
+OPERATIONS = INFERENCE | {"models"}
 """The operations that have a name of their own in logs and metrics."""
 
 

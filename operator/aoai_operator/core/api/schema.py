@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from aoai_operator.core.api.base import Model
+from pydantic.json_schema import GenerateJsonSchema
+
+from aoai_operator.core.api.base import Model, format_duration
 
 Schema = dict[str, Any]
 
@@ -15,13 +18,21 @@ Schema = dict[str, Any]
 _DROPPED = frozenset({"title", "additionalProperties", "$defs"})
 
 
+class _Generator(GenerateJsonSchema):
+    """Writes defaults as users do: the API server holds them against the field's own pattern."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """Return a default as YAML spells it."""
+        return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+
 @lru_cache
 def structural(model: type[Model]) -> Schema:
     """Return the schema of a model: no reference, no alternative, defaults inside. Do not change what is returned.
 
     Source of the rules: Kubernetes, "Extend the API with CustomResourceDefinitions", "Specifying a structural schema".
     """
-    made = model.model_json_schema(by_alias=True, mode="validation")
+    made = model.model_json_schema(by_alias=True, mode="validation", schema_generator=_Generator)
     return _node(made, made.get("$defs", {}))
 
 

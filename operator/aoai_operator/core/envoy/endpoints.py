@@ -85,11 +85,12 @@ def _unique(addresses: tuple[str, ...], port: int, taken: set[tuple[str, int]]) 
     """Put an address first that no other host of the cluster begins with.
 
     Envoy knows a host by its first address, and would silently drop the second deployment of one resource. An IPv4
-    address mapped into IPv6, with a scope that means nothing there, is another one to Envoy and the same to the kernel.
+    address mapped into IPv6, or an IPv6 one with a scope that means nothing there, is another one to Envoy and the same
+    to the kernel.
     """
     plain = [(a, False) for a in addresses]
-    v4 = [a for a in addresses if ":" not in a]
-    mapped = [(f"::ffff:{a}{scope}", True) for scope in ("", *(f"%{n}" for n in range(1, 64))) for a in v4]
+    scopes = ("", *(f"%{n}" for n in range(1, 64)))
+    mapped = [(f"{a if ':' in a else '::ffff:' + a}{scope}", ":" not in a) for scope in scopes for a in addresses]
     for first in (*plain, *mapped):
         if (first[0], port) not in taken:
             taken.add((first[0], port))

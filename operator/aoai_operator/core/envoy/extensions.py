@@ -10,6 +10,7 @@ from aoai_operator.core.envoy.luadata import LuaValue, assignment, source, text
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import common_deployment
 from aoai_operator.core.names import SecretRef
+from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 
@@ -88,6 +89,7 @@ def lua_filter(tables: Sequence[RoutingTable]) -> Resource:
         [
             source("json.lua"),
             f"local ANONYMOUS = {text(ANONYMOUS)}",
+            assignment("OPERATIONS", ((name, True) for name in INFERENCE)),
             assignment("POOLS", ((str(t.key), _pool(t)) for t in tables)),
             assignment("TENANTS", grants.items()),
             source("downstream.lua"),

@@ -1,7 +1,7 @@
 """Which request headers a client may send on to Azure.
 
-Azure OpenAI answers 431 to more than ten headers that are not standard. An allow-list of ten such names keeps within
-that for every client, and lets nothing in that could steer Envoy (`x-envoy-*`) or speak for us (`x-aoai-*`).
+Azure OpenAI answers 431 to more than ten headers that are not standard. An allow-list of at most ten such names keeps
+within that for every client, and lets nothing in that could steer Envoy (`x-envoy-*`) or speak for us (`x-aoai-*`).
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ NON_STANDARD = (
     "traceparent",
     "tracestate",
     "x-ms-client-request-id",
-    "x-ms-oai-image-generation-deployment",
-    "x-ms-spillover-deployment",
 )
-"""Ten headers with a meaning to Azure OpenAI, to its SDKs or to tracing."""
+"""Headers with a meaning to Azure OpenAI, to its SDKs or to tracing; ten at most.
+
+Not among them: those that name a deployment (`x-ms-spillover-deployment`), a way around the tenant's list of models.
+"""
 
 _PSEUDO = (":authority", ":method", ":path", ":protocol", ":scheme")
 

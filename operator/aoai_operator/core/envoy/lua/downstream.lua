@@ -2,6 +2,7 @@
 --   POOLS[key] = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models},
 --                 models = {name -> the deployment's name where all hosts share it, else false}}
 --   TENANTS[key] = {pool key -> true (all its models) or {model -> true}}
+--   OPERATIONS[name]: what a tenant may ask of Azure, all of it by POST
 --   ANONYMOUS: the client name that api_key_auth gives to the published key of open pools
 -- Errors are shaped as OpenAI's, so that its SDKs raise their own exceptions.
 --
@@ -122,6 +123,11 @@ local function with_usage(s)
   return sub(s, 1, from - 1) .. new .. sub(s, to + 1)
 end
 
+local function unknown_operation(h, method, at)
+  refuse(h, '404', 'invalid_request_error', 'unknown_operation',
+    'This gateway does not serve ' .. quote(method) .. ' `' .. quote(at.path) .. '`; it serves inference that names a model.')
+end
+
 local function unknown_model(h, pool, model, how)
   if model == '' then
     refuse(h, '400', 'invalid_request_error', 'missing_model', 'No model: name it as a string in the top level of the JSON body, once.', '"model"')
@@ -178,7 +184,10 @@ function envoy_on_request(h)
   local grant = admit(h, pool, tenant)
   if not grant then return end
   local at = path_of(route, headers:get(':path'))
-  if at.models and headers:get(':method') == 'GET' then return list_models(h, pool, grant, match(at.operation, '^models/(.+)')) end
+  local method = headers:get(':method')
+  if at.models and method == 'GET' then return list_models(h, pool, grant, match(at.operation, '^models/(.+)')) end
+  -- Whatever else our credential could do at Azure (files, stored answers, batches, fine-tuning) is no tenant's to do.
+  if method ~= 'POST' or not OPERATIONS[at.operation] then return unknown_operation(h, method, at) end
 
   local model = at.named
   if model then
