@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
@@ -38,7 +39,7 @@ async def gateway(azure: Simulator) -> AsyncIterator[LocalGateway]:
     """All pools on one gateway; one tenant of all, and one of a single model of one."""
     quick = {"probe": {"interval": "1s", "timeout": "500ms"}, "unhealthyAfter": 1, "healthyAfter": 1}
     quiet = {"probe": {"path": "Disabled"}}
-    specs = {
+    specs: dict[str, dict[str, Any]] = {
         "sick": {"health": quick},
         "slow": {"health": quiet, "failover": {"perTryTimeout": "200ms"}},
         "full": {"health": quiet, "limits": {"maxConcurrentRequests": 1}},
