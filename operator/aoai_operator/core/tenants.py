@@ -30,8 +30,12 @@ def tenants_by_pool(world: World) -> tuple[dict[PoolKey, list[Tenant]], list[Fin
                 keys.append(ref)
             else:
                 findings.append(found)
+        referred: set[PoolKey] = set()
         for i, pool_ref in enumerate(quota.spec.pool_refs):
             key = pool_ref.key(quota.metadata.namespace)
+            if key in referred:
+                continue  # with and without its namespace
+            referred.add(key)
             problem = _not_allowed(world, quota, pools.get(key), pool_ref, i)
             if problem is not None:
                 findings.append(problem)
