@@ -122,3 +122,29 @@ def test_other_streams_pass_as_they_are(sse: Sse) -> None:
 def test_garbage_raises_nothing(chunks: list[bytes]) -> None:
     for state in ("strip", "keep", None):
         assert len(LUA.stream(tuple(chunks), state).chunks) == len(chunks)
+
+
+RESPONSES = (
+    b'event: response.created\ndata: {"type":"response.created","response":{"error":null,"usage":null}}\n\n',
+    b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"Hi"}\n\n',
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"usage":{"input_tokens":3},"x":"'
+    + b"y" * 5000
+    + b'"}}\n\n',
+)
+
+
+@QUICK
+@given(st.lists(st.integers(0, len(b"".join(RESPONSES))), max_size=8))
+def test_a_whole_stream_of_responses_stays_as_it_is(cuts: list[int]) -> None:
+    whole = b"".join(RESPONSES)
+    chunks = tuple(whole[a:b] for a, b in pairwise([0, *sorted(cuts), len(whole)]))
+    assert b"".join(LUA.stream(chunks, "responses").chunks) == whole
+
+
+@QUICK
+@given(st.integers(1, len(RESPONSES[0] + RESPONSES[1])))
+def test_a_cut_stream_of_responses_ends_with_an_error(at: int) -> None:
+    sent = b"".join(LUA.stream((b"".join(RESPONSES)[:at],), "responses").chunks)
+    last = sent.rstrip(b"\n").rpartition(b"\n\n")[2].split(b"\n", 1)
+    assert last[0] == b"event: error"
+    assert json.loads(last[1].removeprefix(b"data: "))["error"]["code"] == "upstream_stream_truncated"

@@ -86,17 +86,40 @@ async def test_the_model_in_the_body(gateway: DataPlane, azure: Simulator, model
 
 
 @pytest.mark.parametrize("parameter", ["model", "deployment"])
-async def test_the_model_in_the_query(gateway: DataPlane, azure: Simulator, parameter: str) -> None:
-    async with gateway.client() as client:
-        assert await ask(client, "mini", extra_query={parameter: "common"})
-    assert last(azure).deployment == "common-v2"
-
-
-async def test_a_model_without_a_body(gateway: DataPlane, azure: Simulator) -> None:
+async def test_the_model_in_the_query_of_a_body_that_names_none(
+    gateway: DataPlane, azure: Simulator, parameter: str
+) -> None:
     async with gateway.http() as client:
-        await client.get("/ai/chat/openai/realtime?deployment=mini&api-version=2025-04-01-preview")
-    entry = await eventually(lambda: [a for a in gateway.answers_log if a.endpoint and a.model == "mini"])
+        body = {"messages": [{"role": "user", "content": "Hello"}]}
+        await client.post(f"/ai/chat/openai/v1/chat/completions?{parameter}=common", json=body)
+    entry = await eventually(lambda: [a for a in gateway.answers_log if a.endpoint and a.model == "common"])
     assert entry
+
+
+async def test_the_model_in_the_body_counts_and_not_the_query(gateway: DataPlane, azure: Simulator) -> None:
+    async with gateway.client() as client:
+        assert await ask(client, "mini", extra_query={"model": "common"})
+    assert last(azure).deployment == "mini"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "files?model=mini"),
+        ("DELETE", "files/file-1?model=mini"),
+        ("GET", "responses/resp_1?model=mini"),
+        ("GET", "chat/completions?model=mini"),
+        ("POST", "batches?model=mini"),
+    ],
+)
+async def test_what_is_no_inference_does_not_reach_azure(
+    gateway: DataPlane, azure: Simulator, method: str, path: str
+) -> None:
+    before = sum(region.attempts for region in azure.regions.values())
+    async with gateway.http() as client:
+        answer = await client.request(method, f"/ai/chat/openai/v1/{path}", json={"model": "mini"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_operation")
+    assert sum(region.attempts for region in azure.regions.values()) == before
 
 
 @pytest.mark.parametrize("size", [2_000, 29_000, 180_000, 2_000_000, 20_000_000])

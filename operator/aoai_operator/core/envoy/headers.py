@@ -12,7 +12,6 @@ from typing import Any
 
 STANDARD = (
     "accept",
-    "accept-encoding",
     "accept-language",
     "connection",
     "content-encoding",
@@ -25,7 +24,10 @@ STANDARD = (
     "upgrade",
     "user-agent",
 )
-"""Standard HTTP headers (RFC 9110, RFC 9112) that matter to an API call."""
+"""Standard HTTP headers (RFC 9110, RFC 9112) that matter to an API call.
+
+Not `accept-encoding`: what is compressed cannot be read for its usage.
+"""
 
 CREDENTIALS = ("api-key", "authorization")
 """Read at the gateway, and never sent on."""

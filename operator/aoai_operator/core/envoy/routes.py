@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from aoai_operator.core.envoy.config import duration, extension, set_header
 from aoai_operator.core.envoy.snapshot import Json, Resource
-from aoai_operator.core.envoy.topology import Outage, common_deployment, outage, tiers
+from aoai_operator.core.envoy.topology import Outage, Tier, common_deployment, outage, tiers
 from aoai_operator.core.names import cluster_name
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.table import Model, RoutingTable
@@ -35,7 +35,7 @@ def route_configuration(gateway: str, tables: Sequence[RoutingTable], overrides:
         prefix = f"/{table.namespace}/{table.name}"
         anywhere += _pool(table, prefix, overrides)
         if table.hostnames:
-            own = [*_pool(table, "", overrides), _nothing("/")]
+            own = [*_pool(table, prefix, overrides), *_pool(table, "", overrides), _nothing("/")]
             hosts.append(_virtual_host(str(table.key), table.hostnames, own))
     if len(tables) == 1:
         anywhere += _pool(tables[0], "", overrides)
@@ -95,7 +95,8 @@ def _route(table: RoutingTable, model: Model, overrides: Overrides, *, name: str
             "cluster": cluster_name(table.key, model.name),
             "auto_host_rewrite": True,
             "timeout": duration(table.timeouts.request_ms),
-            "idle_timeout": duration(max(table.timeouts.idle_ms, table.failover.per_try_timeout_ms + 1000)),
+            # Never retried, so it must come last: an attempt's own silence ends it before (per_try_idle_timeout).
+            "idle_timeout": duration(max(table.timeouts.idle_ms, table.failover.per_try_timeout_ms) + 1000),
             "retry_policy": _retries(table, model),
         },
         "request_body_buffer_limit": table.max_request_bytes,
@@ -126,6 +127,7 @@ def _retries(table: RoutingTable, model: Model) -> Json:
         "retriable_status_codes": list(failover.retry_statuses),
         "num_retries": failover.attempts - 1,
         "per_try_timeout": duration(failover.per_try_timeout_ms),
+        "per_try_idle_timeout": duration(table.timeouts.idle_ms),
         "retry_host_predicate": [extension("previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate")],
         "host_selection_retry_max_attempts": 100,
         # Another host needs no waiting.
@@ -135,13 +137,23 @@ def _retries(table: RoutingTable, model: Model) -> Json:
     if len(order) > 1 and failover.attempts > 1:
         # Hosts tried in vain still count as healthy for some milliseconds: without this a request never leaves a
         # priority whose hosts all refuse it.
-        frequency = max(1, min(len(order[0].hosts), failover.attempts - 1))
+        frequency = max(1, min(_hosts_to_try(model, order), failover.attempts - 1))
         policy["retry_priority"] = extension(
             "previous_priorities",
             "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
             update_frequency=frequency,
         )
     return policy
+
+
+def _hosts_to_try(model: Model, order: Sequence[Tier]) -> int:
+    """Return after how many attempts a request gives up the priorities that it has tried.
+
+    All hosts of the first priority have their turn; and where another model stands behind, those of any priority of
+    the model itself, so that the other model does not answer while a host of the one asked for is well.
+    """
+    own = order[: len({host.priority for host in model.hosts})]
+    return max(len(tier.hosts) for tier in own) if len(own) < len(order) else len(order[0].hosts)
 
 
 def _health(path: str, tables: Sequence[RoutingTable], overrides: Overrides) -> Json:

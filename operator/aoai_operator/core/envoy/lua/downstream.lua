@@ -130,7 +130,7 @@ end
 
 local function unknown_model(h, pool, model, how)
   if model == '' then
-    refuse(h, '400', 'invalid_request_error', 'missing_model', 'No model: name it as a string in the top level of the JSON body, once.', '"model"')
+    refuse(h, '400', 'invalid_request_error', 'missing_model', 'No model: name it as a string in the top level of the JSON body, once; a form goes to /openai/deployments/<model>/... instead.', '"model"')
   elseif how == 'denied' then
     refuse(h, '403', 'permission_error', 'model_not_allowed', 'The tenant may not use the model `' .. quote(model) .. '` of this pool.', '"model"')
   else
@@ -211,7 +211,9 @@ function envoy_on_request(h)
         headers = h:headers()
         if headers:get('content-length') then headers:replace('content-length', format('%d', n)) end
       end
-      if stream and at.chat then h:streamInfo():dynamicMetadata():set('aoai', 'stream', alone and 'strip' or 'keep') end
+      if stream then
+        h:streamInfo():dynamicMetadata():set('aoai', 'stream', at.chat and (alone and 'strip' or 'keep') or at.operation)
+      end
     end
   else
     local size = number_in(headers, 'content-length')
@@ -294,13 +296,24 @@ local function without_usage(s, p)
   return s
 end
 
-local CUT = 'data: {"error":{"message":"The upstream ended the stream early.","type":"server_error","param":null,"code":"upstream_stream_truncated"}}\n\n'
+-- How a stream tells that it was whole, and what is said when it was not: an SDK raises on `error`.
+local ERROR = '"error":{"message":"The upstream ended the stream early.","type":"server_error","param":null,"code":"upstream_stream_truncated"}'
+local CUT = {chat = 'data: {' .. ERROR .. '}\n\n', responses = 'event: error\ndata: {"type":"error",' .. ERROR .. '}\n\n'}
+local LAST = {'"response.completed"', '"response.failed"', '"response.incomplete"', '"type":"error"'}
+local function has_last(s)
+  for i = 1, #LAST do
+    if find(s, LAST[i], 1, true) then return true end
+  end
+  return false
+end
 
 -- Passes a stream on as it comes, and holds back no more than an incomplete event, and that only while a usage event has to
 -- be taken out. Its last pieces are kept, 2000 bytes at least in however small pieces they come.
 local function stream_answer(h, state)
-  local strip, chat = state == 'strip', state ~= nil
+  local strip = state == 'strip'
+  local kind = (strip or state == 'keep') and 'chat' or state == 'responses' and state or nil
   local held, last, usage = '', nil, nil
+  local ended, edge = false, ''
   local recent, k = {}, 0
   local out = ''
   for chunk in h:bodyChunks() do
@@ -309,6 +322,7 @@ local function stream_answer(h, state)
     if n > 0 then
       local s = chunk:getBytes(0, n)
       out = s
+      if kind == 'responses' and not ended then ended, edge = has_last(edge .. s), sub(s, -32) end
       if n >= 2048 then recent, k = {s}, 1
       elseif k > 0 and #recent[k] < 64 then recent[k] = recent[k] .. s
       else
@@ -335,9 +349,10 @@ local function stream_answer(h, state)
   local tail = table.concat(recent, '', k + 1) .. table.concat(recent, '', 1, k)
   usage = usage or usage_in(#tail > 65536 and sub(tail, -65536) or tail)
   if usage then h:streamInfo():dynamicMetadata():set('aoai', 'usage', usage) end
-  if chat and not find(tail, '[DONE]', 1, true) then
+  if kind == 'chat' then ended = find(tail, '[DONE]', 1, true) end
+  if kind and not ended then
     -- Of an event that is not complete, what was held back is dropped, and what was sent is ended.
-    last:setBytes(out .. ((strip or events_end(tail) == #tail) and '' or '\n\n') .. CUT)
+    last:setBytes(out .. ((strip or events_end(tail) == #tail) and '' or '\n\n') .. CUT[kind])
   elseif held ~= '' then
     last:setBytes(out .. held)
   end
@@ -390,6 +405,7 @@ function envoy_on_response(h)
   local headers = h:headers()
   local status = headers:get(':status')
   if status == '200' then
+    if headers:get('content-encoding') then return end
     local kind = headers:get('content-type') or ''
     if find(kind, 'application/json', 1, true) then return json_answer(h, number_in(headers, 'content-length')) end
     if find(kind, 'text/event-stream', 1, true) then
