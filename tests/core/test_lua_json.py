@@ -1,4 +1,4 @@
-"""json.lua and what downstream.lua reads and writes of JSON, in a real LuaJIT, against Python's json.
+"""json.lua and what request.lua and response.lua read and write of JSON, in a real LuaJIT, against Python's json.
 
 The real Envoy runs the same Lua in tests/envoy; here it meets thousands of odd documents.
 """

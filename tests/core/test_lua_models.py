@@ -1,4 +1,4 @@
-"""No way around the list of models that a tenant may use, through downstream.lua in a real LuaJIT.
+"""No way around the list of models that a tenant may use, through request.lua in a real LuaJIT.
 
 The handle is a fake; tests/envoy do the same, less often, in the real Envoy.
 """

@@ -1,4 +1,4 @@
-"""`stream_answer` of downstream.lua in a real LuaJIT: event streams cut into chunks anywhere, and ended anywhere.
+"""`stream_answer` of response.lua in a real LuaJIT: event streams cut into chunks anywhere, and ended anywhere.
 
 The handle is a fake that keeps to what Envoy does with a chunk (support/lua.py); the real Envoy is in tests/envoy.
 """

@@ -70,7 +70,7 @@ def test_every_condition_reason_is_in_the_runbook() -> None:
 
 def own_codes() -> set[str]:
     """Return the error codes of the gateway's own answers: those of our Lua, and those of Envoy's configuration."""
-    lua = source("downstream.lua")
+    lua = source("request.lua", "response.lua")
     spelled = re.findall(r"'\w+_error', '(\w+)'", lua) + re.findall(r'"code":"(\w+)"', lua)
     python = Path(listeners.__file__).read_text(encoding="utf-8")
     return {

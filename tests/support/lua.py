@@ -95,12 +95,12 @@ _LOCALS = (
 
 
 class Lua:
-    """The functions of json.lua and downstream.lua. Texts are bytes on both sides."""
+    """The functions of json.lua, request.lua and response.lua. Texts are bytes on both sides."""
 
     def __init__(self) -> None:
         self.runtime = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
         exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, "run_stream", "run_request"))
-        code = f"{source('json.lua')}\n{_DATA}{source('downstream.lua')}\n{_STREAM}{_REQUEST}return {{{exported}}}"
+        code = f"{source('json.lua')}\n{_DATA}{source('request.lua', 'response.lua')}\n{_STREAM}{_REQUEST}return {{{exported}}}"
         self._functions = self.runtime.execute(code.encode())
 
     def __getattr__(self, name: str) -> Any:

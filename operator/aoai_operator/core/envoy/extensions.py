@@ -92,7 +92,7 @@ def lua_filter(tables: Sequence[RoutingTable]) -> Resource:
             assignment("OPERATIONS", ((name, True) for name in INFERENCE)),
             assignment("POOLS", ((str(t.key), _pool(t)) for t in tables)),
             assignment("TENANTS", grants.items()),
-            source("downstream.lua"),
+            source("request.lua", "response.lua"),
         ]
     )
     body = typed("filters.http.lua.v3.Lua", default_source_code={"inline_string": code})
