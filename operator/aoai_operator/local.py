@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from ssl import SSLError
 
 import structlog
 from prometheus_client import disable_created_metrics
@@ -30,12 +30,14 @@ from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.adapters.terminal import Terminal
+from aoai_operator.adapters.workspace import workspace
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Snapshot
 from aoai_operator.core.names import PoolKey
+from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import served_pools
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming, World
@@ -75,14 +77,20 @@ async def run_local(settings: LocalSettings) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
-        directory = Path(stack.enter_context(TemporaryDirectory(prefix="aoai-operator-")))
+        try:
+            directory = stack.enter_context(workspace())
+        except OSError as error:
+            raise StartError(f"cannot make a directory for sockets and pipes: {error.strerror}; set TMPDIR") from error
         if len(str(directory)) > _LONGEST_DIRECTORY:
             raise StartError(f"{directory} is too long a path for Unix sockets; set TMPDIR to a shorter one")
         try:
             port = stack.enter_context(reserved_port(settings.listen.host, settings.listen.port))
         except OSError as error:
             raise StartError(f"cannot listen on {settings.listen}: {error.strerror}") from error
-        local = _Local(settings, directory=directory, listen=HostPort(settings.listen.host, port))
+        try:
+            local = _Local(settings, directory=directory, listen=HostPort(settings.listen.host, port))
+        except SSLError as error:
+            raise StartError(f"{settings.ca_file or system_trust()} holds no certificate in PEM") from error
         await local.serve(stop)
 
 
@@ -166,7 +174,7 @@ class _Local:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._prober)
             await self._first_reading()
-            await stack.enter_async_context(access_log(Path(self._gateway.access_log), self._accounting))
+            await self._read_access_log(stack)
             await stack.enter_async_context(self._plane.serving(f"unix:{self._control_plane}"))
             metrics = await self._serve_metrics(stack)
             loops = (
@@ -192,6 +200,9 @@ class _Local:
         await self._reconciler.reconcile()
         if self._faults:
             raise NothingToServeError("\n".join(["the manifests are broken", *(f.sentence() for f in self._faults)]))
+        findings = self._resources.located(self._compiled.findings)
+        if not self._compiled.tables and findings:
+            raise NothingToServeError("\n".join(["no pool can be served", *(f.sentence() for f in findings)]))
         if not self._mine():
             others = sorted({str(t.gateway) for t in self._compiled.tables.values()})
             hint = f"; their pools belong to the gateway {', '.join(others)}" if others else ""
@@ -199,6 +210,13 @@ class _Local:
             raise NothingToServeError(
                 f"there is no AOAIBackendPool for the gateway {self._settings.gateway} in {where}{hint}"
             )
+
+    async def _read_access_log(self, stack: AsyncExitStack) -> None:
+        path = Path(self._gateway.access_log)
+        try:
+            await stack.enter_async_context(access_log(path, self._accounting))
+        except OSError as error:
+            raise StartError(f"cannot make the pipe {path}: {error.strerror}; set TMPDIR") from error
 
     async def _serve_metrics(self, stack: AsyncExitStack) -> str:
         wanted = self._settings.metrics
@@ -230,7 +248,7 @@ class _Local:
         await self._reconciler.reconcile()
         address = f"http://{self._listen}"
         self._terminal.ready(address, served_pools(address, self._mine(), self._compiled.pool_statuses), details)
-        self._terminal.statuses(self._compiled, self._observer.overrides(_now()))
+        self._tell(self._observer.overrides(_now()))
 
     def _load(self) -> World:
         world, self._faults = self._resources.load()
@@ -244,7 +262,10 @@ class _Local:
         self._observer.follow(mine.values())
         self._probing.follow(mine.values(), world.secrets)
         self._publisher.want(mine, world.secrets)
-        self._terminal.statuses(compiled, world.overrides)
+        self._tell(world.overrides)
+
+    def _tell(self, observed: Overrides) -> None:
+        self._terminal.statuses(self._compiled, self._resources.located(self._compiled.findings), observed)
         self._terminal.faults([fault.sentence() for fault in self._faults])
 
     def _mine(self) -> Mapping[PoolKey, RoutingTable]:

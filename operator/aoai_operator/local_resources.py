@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from aoai_operator.adapters.manifests import LocatedFault, Manifests, read_manifests
+from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.world import World
 
@@ -24,6 +25,15 @@ class FileResources:
         found = read_manifests(self._paths)
         self._last = carried_over(self._last, found)
         return world_of(self._last), found.faults
+
+    def located(self, findings: Iterable[Finding]) -> tuple[LocatedFault, ...]:
+        """Return what was found wrong between the resources that were loaded last, by file and line."""
+        return located(self._last, findings)
+
+
+def located(manifests: Manifests, findings: Iterable[Finding]) -> tuple[LocatedFault, ...]:
+    """Return findings about some manifests, by file and line, in that order."""
+    return tuple(sorted({manifests.locate(f.kind, f.key, f.field, f.message, f.mend) for f in findings}))
 
 
 def world_of(manifests: Manifests) -> World:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aoai_operator.adapters.manifests import LocatedFault, Manifests, read_manifests
 from aoai_operator.core.compiler import compile_world
-from aoai_operator.core.world import World
+from aoai_operator.local_resources import located, world_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,14 @@ class Report:
 
 def check(paths: Iterable[Path]) -> Report:
     """Check files and directories: YAML, schema, CEL rules, then what the resources refer to."""
-    return report(read_manifests(paths))
+    named = tuple(paths)
+    return _report(read_manifests(named), ", ".join(map(str, named)))
 
 
-def report(manifests: Manifests) -> Report:
-    """Check what was read."""
-    world = World(pools=manifests.pools, quotas=manifests.quotas, secrets=manifests.secrets, invalid=manifests.invalid)
-    found = [
-        manifests.locate(one.kind, one.key, one.field, one.message, one.mend) for one in compile_world(world).findings
-    ]
+def _report(manifests: Manifests, where: str) -> Report:
+    found = located(manifests, compile_world(world_of(manifests)).findings)
     empty = not (manifests.pools or manifests.quotas or manifests.faults)
-    nothing = [LocatedFault("", 0, "", "", "there is no AOAIBackendPool and no TenantQuota")] if empty else []
+    nothing = [LocatedFault(where, 0, "", "", "there is no AOAIBackendPool and no TenantQuota")] if empty else []
     return Report(
         pools=len(manifests.pools),
         quotas=len(manifests.quotas),

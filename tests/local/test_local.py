@@ -215,6 +215,34 @@ async def test_broken_manifests_at_the_start_are_a_clear_error(regions: Simulato
     assert any("spec.modles" in e["event"] for e in gateway.logs)
 
 
+async def test_faults_at_the_start_are_told_once_and_promise_nothing(regions: Simulator) -> None:
+    broken = pool_manifest(regions).replace("models:", "modles:", 1)
+    async with LocalGateway(broken, arguments=["--output", "text"], wait=False) as gateway:
+        assert await gateway.ended() == 1
+    assert gateway.events == []
+
+
+async def test_what_is_wrong_between_resources_is_told_with_file_and_line(regions: Simulator) -> None:
+    whole = pool_manifest(regions)
+    async with LocalGateway(whole) as gateway:
+        gateway.write(whole.replace("name: chat-eastus", "name: chat-est", 1))
+        (finding,) = await eventually(lambda: gateway.events_of("finding"))
+        lines = whole.splitlines()
+        assert finding["file"].endswith("manifests.yaml")
+        assert lines[finding["line"] - 1].strip() == "secretRef:"
+        assert finding["field"] == "spec.endpoints[0].auth.apiKey.secretRef"
+        assert await ask(gateway)
+
+
+async def test_a_ca_file_without_a_certificate_is_a_clear_error(regions: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    arguments = ["--ca-file", str(tmp_path / "ca.pem")]
+    async with LocalGateway(pool_manifest(regions), arguments=arguments, wait=False) as gateway:
+        assert await gateway.ended() == 2
+    assert any("ca.pem holds no certificate" in e["event"] for e in gateway.logs), gateway.logs
+    assert not any("Traceback" in e["event"] for e in gateway.logs)
+
+
 async def test_a_file_that_is_not_there_is_a_clear_error() -> None:
     async with LocalGateway({}, arguments=["/no/such/file.yaml"], wait=False) as gateway:
         assert await gateway.ended() == 2

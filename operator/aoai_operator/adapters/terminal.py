@@ -8,12 +8,15 @@ from dataclasses import asdict
 
 import typer
 
+from aoai_operator.adapters.manifests import LocatedFault
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import ServedPool, how_to_call, ready_line
 from aoai_operator.core.transitions import pool_transitions, tenant_transitions
 
 _NOTHING = Compiled({}, {}, {}, ())
+_OF_FINDINGS = frozenset({"Accepted", "ResolvedRefs"})
+"""Conditions that, when False, sum up what the findings say one by one and with their places."""
 
 
 class Terminal:
@@ -23,6 +26,7 @@ class Terminal:
         self._json = as_json
         self._is_ready = False
         self._statuses = _NOTHING
+        self._findings: tuple[LocatedFault, ...] = ()
         self._faults: tuple[str, ...] = ()
 
     def ready(self, address: str, pools: Sequence[ServedPool], details: Mapping[str, object]) -> None:
@@ -35,21 +39,36 @@ class Terminal:
         if snippet := how_to_call(pools):
             typer.echo(snippet)
 
-    def statuses(self, compiled: Compiled, observed: Overrides) -> None:
-        """Show what changed since the last call, nothing before it was ready. At first: only what is not well."""
+    def statuses(self, compiled: Compiled, findings: Sequence[LocatedFault], observed: Overrides) -> None:
+        """Show what changed since the last call, nothing before it was ready. At first: only what is not well.
+
+        `findings` are those of `compiled`, by file and line; each is shown when it is new.
+        """
         if not self._is_ready:
             return
+        known, self._findings = self._findings, tuple(findings)
+        for finding in findings:
+            if finding not in known:
+                self._finding(finding)
         before, self._statuses = self._statuses, compiled
         found = pool_transitions(before.pool_statuses, compiled.pool_statuses, observed)
         found += tenant_transitions(before.quota_statuses, compiled.quota_statuses)
         for transition in found:
             if self._json:
                 _line({"event": "transition", **asdict(transition)})
-            else:
+            elif transition.good or transition.what not in _OF_FINDINGS:
                 typer.secho(str(transition), fg=None if transition.good else "yellow")
 
+    def _finding(self, finding: LocatedFault) -> None:
+        if self._json:
+            _line({"event": "finding", **asdict(finding)})
+        else:
+            typer.secho(finding.sentence(), fg="yellow")
+
     def faults(self, faults: Sequence[str]) -> None:
-        """Say what is wrong with the manifests, and when they are whole again; nothing twice."""
+        """Say what is wrong with the manifests, and when they are whole again. Nothing twice, nor before `ready`."""
+        if not self._is_ready:
+            return
         before, self._faults = self._faults, tuple(faults)
         if before == self._faults:
             return
