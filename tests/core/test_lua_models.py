@@ -41,7 +41,7 @@ def test_the_query_does_not_overrule_the_body(operation: str, model: str) -> Non
 def test_a_model_that_may_be_used_passes() -> None:
     for path, body in (
         ("chat/completions", b'{"model":"mini"}'),
-        ("embeddings?model=mini", b"audio"),
+        ("embeddings?model=mini", b'{"input":"x"}'),
         ("images/generations?model=mini", b""),
     ):
         assert LUA.request(f"/ai/chat/openai/v1/{path}", body) == (None, "mini", body)
@@ -57,3 +57,8 @@ def test_what_else_our_credential_could_do_is_no_tenant_s(path: str) -> None:
 def test_inference_is_by_post_alone(method: str) -> None:
     path = "/ai/chat/openai/v1/chat/completions?model=mini"
     assert LUA.request(path, b"", method=method)[0] == "404"
+
+
+@pytest.mark.parametrize("body", [b'--B\r\nname="model"\r\n\r\ngpt-4o\r\n--B--', b"audio", b"[]", b'"model"'])
+def test_a_query_names_no_model_for_a_body_that_cannot_be_read(body: bytes) -> None:
+    assert LUA.request("/ai/chat/openai/v1/audio/transcriptions?model=mini", body)[0] == "400"

@@ -74,7 +74,7 @@ local function path_of(route, raw)
     named = match('&' .. query, '&model=([^&]*)') or match('&' .. query, '&deployment=([^&]*)')
   end
   local chat = operation == 'chat/completions' or operation == 'completions'
-  known = {path = path, operation = operation, named = named, chat = chat, asks = can_ask_usage(operation, query),
+  known = {path = path, operation = operation, named = named, chat = chat, asks = can_ask_usage(operation, query), json = route.kind ~= 'deployment',
     models = route.kind == 'any' and (operation == 'models' or match(operation, '^models/[^/]+$')) and true}
   if route.count == 1000 then route.paths, route.count = {}, 0 end
   route.paths[raw], route.count = known, route.count + 1
@@ -159,6 +159,11 @@ local function read_body(h, pool, at)
   end
   if n > pool.max then return too_large(h, pool, n) end
   local s = body:getBytes(0, n)
+  if at.json and not find(s, '^%s*{') then
+    refuse(h, '400', 'invalid_request_error', 'not_json',
+      'The body is no JSON object. A form (multipart) goes to /openai/deployments/<model>/..., where the path names the model.')
+    return nil
+  end
   if disguised(s) then
     refuse(h, '400', 'invalid_request_error', 'escaped_key', 'The JSON body has a member name written with escapes; write it plainly.')
     return nil

@@ -12,6 +12,12 @@ local function usage_in(s)
   return at and match(s, '^%b{}', at)
 end
 
+-- Keeps the usage for the access log, which has one line for each request.
+local function note(h, usage)
+  if find(usage, '[\r\n\t]') then usage = string.gsub(usage, '[\r\n\t]', ' ') end
+  h:streamInfo():dynamicMetadata():set('aoai', 'usage', usage)
+end
+
 -- Azure writes the usage last; 512 bytes of the end are enough nearly always, and the rest is looked at when they are not.
 local function json_answer(h, size)
   local tail
@@ -29,7 +35,7 @@ local function json_answer(h, size)
     end
     tail = usage_in(previous .. last)
   end
-  if tail then h:streamInfo():dynamicMetadata():set('aoai', 'usage', tail) end
+  if tail then note(h, tail) end
 end
 
 -- The position after the last complete event of s; events end with an empty line.
@@ -119,7 +125,7 @@ local function stream_answer(h, state)
   if not last then return end
   local tail = table.concat(recent, '', k + 1) .. table.concat(recent, '', 1, k)
   usage = usage or usage_in(#tail > 65536 and sub(tail, -65536) or tail)
-  if usage then h:streamInfo():dynamicMetadata():set('aoai', 'usage', usage) end
+  if usage then note(h, usage) end
   if kind == 'chat' then ended = find(tail, '[DONE]', 1, true) end
   if kind and not ended then
     -- Of an event that is not complete, what was held back is dropped, and what was sent is ended.
