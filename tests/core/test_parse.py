@@ -92,6 +92,22 @@ def test_url_parts() -> None:
                 "Mi, such as 32Mi"
             ),
         ),
+        (
+            "spec.endpoints[0].deployments[1].model",
+            "gpt4o",
+            (
+                "spec.endpoints[0].deployments[1].model: the model gpt4o of the endpoint east is not in spec.models; "
+                "did you mean gpt-4o?"
+            ),
+        ),
+        (
+            "spec.models[0].fallbackModels",
+            ["mini", "other"],
+            (
+                "spec.models[0].fallbackModels[1]: the fallback model other of gpt-4o is not in spec.models; "
+                "add it there, or name one of gpt-4o, mini"
+            ),
+        ),
         ("spec.endpoints", [], "spec.endpoints: must have at least 1 item"),
         ("apiVersion", "v1", "apiVersion: must be aoai.dev/v1alpha1; write apiVersion: aoai.dev/v1alpha1"),
         ("kind", "AOAIBackendpool", "kind: must be one of AOAIBackendPool, TenantQuota; did you mean AOAIBackendPool?"),

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from aoai_operator.core.api import Invalid, parse
+from aoai_operator.core.api import AOAIBackendPool, Invalid, parse
 from aoai_operator.core.api.base import VALIDATIONS
+from aoai_operator.core.api.rules import violations
+from aoai_operator.core.api.schema import structural
 from aoai_operator.crds import crds
 from support.raw import raw_pool, raw_tenant, with_field
 
 # path set, accepted value, rejected value, field of the fault, its words
 Case = tuple[str, Any, Any, str, str]
 POOL: list[Case] = [
-    (
-        "spec.models[0].fallbackModels",
-        ["mini"],
-        ["mini", "other"],
-        "spec.models",
-        "every fallback model must be one of spec.models",
-    ),
-    (
-        "spec.endpoints[0].deployments[0].model",
-        "mini",
-        "other",
-        "spec.endpoints",
-        "every deployment's model must be one of spec.models",
-    ),
     (
         "spec.models[0].fallbackModels",
         ["mini"],
@@ -88,6 +77,38 @@ POOL: list[Case] = [
 ]
 
 
+# CEL tells these of the list as a whole; parse() tells each place
+MODELS: list[Case] = [
+    (
+        "spec.models[0].fallbackModels",
+        ["mini"],
+        ["mini", "other"],
+        "spec.models",
+        "every fallback model must be one of spec.models",
+    ),
+    (
+        "spec.endpoints[0].deployments[0].model",
+        "mini",
+        "other",
+        "spec.endpoints",
+        "every deployment's model must be one of spec.models",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "good", "bad", "field", "message"), MODELS)
+def test_rule_of_model_references_accepts_and_rejects(path: str, good: Any, bad: Any, field: str, message: str) -> None:
+    assert broken_rules(with_field(raw_pool(), path, good)) == []
+    assert broken_rules(with_field(raw_pool(), path, bad)) == [(field, message)]
+
+
+def broken_rules(raw: Mapping[str, Any]) -> list[tuple[str, str]]:
+    body = {name: raw[name] for name in ("metadata", "spec")}
+    pool = AOAIBackendPool.model_validate_json(json.dumps(body), by_alias=True, by_name=False)
+    dumped = pool.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return [(f.field, f.message) for f in violations(structural(AOAIBackendPool), dumped)]
+
+
 @pytest.mark.parametrize(("path", "good", "bad", "field", "message"), POOL)
 def test_rule_accepts_and_rejects(path: str, good: Any, bad: Any, field: str, message: str) -> None:
     accepted = parse(with_field(raw_pool(), path, good))
@@ -137,7 +158,7 @@ def test_list_sets_and_maps_hold_no_equal_items(make: Any, path: str, value: Any
 
 
 def test_every_rule_has_a_row_here() -> None:
-    in_table = {message for *_, message in POOL}
+    in_table = {message for *_, message in (*MODELS, *POOL)}
     by_name_pattern = {"metadata.name must have at most 63 characters"}  # the model's own bound tells it first
     in_crds = {rule["message"] for document in crds().values() for rule in _rules(document)}
     assert in_crds - by_name_pattern == in_table

@@ -16,7 +16,7 @@ def field_name(path: Iterable[str | int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FieldFault:
-    """One fault. Holds no value of the field, which may be a secret in the wrong place.
+    """One fault. Holds no value of the field, which may be a secret in the wrong place, but for names of models.
 
     Attributes:
         field: path such as `spec.endpoints[1].weigth`; empty for the resource as a whole.

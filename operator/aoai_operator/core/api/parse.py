@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,12 @@ from pydantic import ValidationError
 
 from aoai_operator.core.api.base import API_VERSION, Model
 from aoai_operator.core.api.fault import FieldFault, Path
-from aoai_operator.core.api.pool import AOAIBackendPool
+from aoai_operator.core.api.pool import MODEL_REFERENCE_RULES, AOAIBackendPool
 from aoai_operator.core.api.rules import violations
 from aoai_operator.core.api.schema import at_path, structural
 from aoai_operator.core.api.tenant import TenantQuota
-from aoai_operator.core.api.wording import told
+from aoai_operator.core.api.unknown_models import unknown_models
+from aoai_operator.core.api.wording import nearest, told
 
 KINDS: Mapping[str, type[AOAIBackendPool] | type[TenantQuota]] = {
     AOAIBackendPool.KIND: AOAIBackendPool,
@@ -53,12 +53,12 @@ def parse(raw: object) -> Parsed | Invalid:
     kind, namespace, name = _identity(clean)
     model = KINDS.get(kind)
     if model is None:
-        mend = _nearest(str(clean.get("kind", "")), KINDS)
+        mend = nearest(str(clean.get("kind", "")), KINDS)
         faults.append(FieldFault("kind", f"must be one of {', '.join(KINDS)}", mend))
         return Invalid("", namespace, name, tuple(faults))
     if clean.get("apiVersion") != API_VERSION:
         faults.append(FieldFault("apiVersion", f"must be {API_VERSION}", f"write apiVersion: {API_VERSION}"))
-    faults += [FieldFault.at((key,), "unknown field", _nearest(key, _TOP)) for key in clean if key not in _TOP]
+    faults += [FieldFault.at((key,), "unknown field", nearest(key, _TOP)) for key in clean if key not in _TOP]
     found = _validated(model, clean, faults)
     if found is not None and not faults:
         return found
@@ -77,7 +77,10 @@ def _validated(
         faults += _told(error, model, body)
         return None
     dumped = found.model_dump(mode="json", by_alias=True, exclude_none=True)
-    faults += violations(structural(model), dumped)
+    broken = list(violations(structural(model), dumped))
+    if isinstance(found, AOAIBackendPool) and (unknown := list(unknown_models(found.spec))):
+        broken = [fault for fault in broken if fault.message not in MODEL_REFERENCE_RULES] + unknown
+    faults += broken
     return found
 
 
@@ -91,13 +94,13 @@ def _told(error: ValidationError, model: type[Model], body: Mapping[str, Any]) -
         parent = at_path(schema, path[:-1]) or {}
         if one["type"] == "extra_forbidden":
             fields = parent.get("properties", {})
-            mend = _nearest(str(path[-1]), fields) or f"remove it; the fields here are {', '.join(fields)}"
+            mend = nearest(str(path[-1]), fields) or f"remove it; the fields here are {', '.join(fields)}"
             made.append(FieldFault.at(path, "unknown field", mend))
             continue
         field = at_path(schema, path) or {}
         message, mend = told(one, field)
         if "enum" in field and not mend:
-            mend = _nearest(str(_value(body, path)), field["enum"])
+            mend = nearest(str(_value(body, path)), field["enum"])
         made.append(FieldFault.at(path, message, mend))
     return made
 
@@ -109,13 +112,6 @@ def _value(body: Any, path: Path) -> Any:
         except (KeyError, IndexError, TypeError):
             return ""
     return body
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """Suggest the known word that `word` was probably meant to be; empty when none is near."""
-    folded = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(word[:100].lower(), list(folded), n=1, cutoff=0.6)
-    return f"did you mean {folded[near[0]]}?" if near else ""
 
 
 def _identity(clean: Mapping[str, Any]) -> tuple[str, str, str]:

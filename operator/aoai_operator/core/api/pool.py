@@ -282,20 +282,25 @@ class AOAIBackendPoolSpec(Model):
     )
     suspend: bool = Field(
         default=False,
-        description="Whether changes of this resource are held back: the last good routing table keeps serving. "
-        "Default false.",
+        description="Whether changes of this resource are held back: the last good routing table keeps serving; "
+        "a pool that has none yet gets its first. Default false.",
     )
 
+
+_FALLBACKS_EXIST = "every fallback model must be one of spec.models"
+_DEPLOYED_EXIST = "every deployment's model must be one of spec.models"
+MODEL_REFERENCE_RULES = frozenset({_FALLBACKS_EXIST, _DEPLOYED_EXIST})
+"""Messages of the rules that CEL can only break as a whole; unknown_models tells each place."""
 
 SPEC_RULES = rules(
     rule(
         "self.models.all(m, m.fallbackModels.all(f, self.models.exists(x, x.name == f)))",
-        "every fallback model must be one of spec.models",
+        _FALLBACKS_EXIST,
         field_path=".models",
     ),
     rule(
         "self.endpoints.all(e, e.deployments.all(d, self.models.exists(m, m.name == d.model)))",
-        "every deployment's model must be one of spec.models",
+        _DEPLOYED_EXIST,
         field_path=".endpoints",
     ),
 )

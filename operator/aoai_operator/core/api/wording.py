@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -88,3 +89,10 @@ def _purpose(field: Mapping[str, Any]) -> str:
     """Return the first sentence of the field's description: what must be given."""
     first = field.get("description", "").partition(". ")[0].rstrip(".")
     return f"add it: {first[:1].lower()}{first[1:]}" if first else "add it"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Suggest the known word that `word` was probably meant to be; empty when none is near."""
+    folded = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word[:100].lower(), list(folded), n=1, cutoff=0.6)
+    return f"did you mean {folded[near[0]]}?" if near else ""
