@@ -66,9 +66,8 @@ def test_whatever_exists_and_can_be_served_is(world: World) -> None:
     compiled = compile_world(world)
     assert compiled.pool_statuses.keys() == {p.key for p in world.pools}
     assert compiled.quota_statuses.keys() == {q.key for q in world.quotas}
-    wanted = {p.key for p in world.pools if not p.spec.suspend}
-    held = {p.key for p in world.pools if p.spec.suspend} | world.invalid
-    assert compiled.tables.keys() == wanted | (held & world.last_good.keys())
+    wanted = {p.key for p in world.pools}
+    assert compiled.tables.keys() == wanted | (world.invalid & world.last_good.keys())
     for finding in compiled.findings:
         statuses: Any = compiled.pool_statuses if finding.kind == "AOAIBackendPool" else compiled.quota_statuses
         assert any(c.status == "False" and finding.message in c.message for c in statuses[finding.key].conditions)

@@ -3,7 +3,8 @@
 The steps, in the order in which they run:
 1. tenants    who may call which pool, with which keys and models
 2. hostnames  who owns a host name of a gateway
-3. tables     one routing table for each pool; a pool that cannot be compiled keeps its last good one
+3. tables     one routing table for each pool; a pool that cannot be compiled keeps its last good one, and so does a
+             suspended pool; one that never had a table has nothing to hold back, and is compiled
 4. statuses   what people see of it
 """
 
@@ -44,7 +45,7 @@ def compile_world(world: World) -> Compiled:
     hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
     findings = [*quota_findings, *conflicts]
     for pool in pools:
-        if pool.spec.suspend:
+        if pool.spec.suspend and pool.key in tables:
             continue
         table, found = pool_table(world, pool, hostnames[pool.key], tenants.get(pool.key, ()))
         findings += found
