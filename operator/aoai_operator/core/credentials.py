@@ -13,6 +13,8 @@ from aoai_operator.core.secret import SecretValue
 RESERVED = "anonymous"
 """The published key of pools that need none (core/envoy/extensions.py); no tenant may own it."""
 
+_DEFAULT_NAMESPACE = "default"
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -36,8 +38,7 @@ def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Secret
     """
     value = secrets.get(ref)
     if value is None:
-        message = f"the Secret {ref.namespace}/{ref.name} has no entry {ref.key}, or does not exist"
-        return Unreadable(Fault.SECRET_NOT_FOUND, message, "create it, or name another in secretRef")
+        return _missing(secrets, ref)
     text = value.reveal()
     if not text:
         return Unreadable(Fault.SECRET_INVALID, f"the entry {ref} is empty", "put the key into it")
@@ -45,6 +46,21 @@ def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Secret
         message = f"the entry {ref} holds characters that no HTTP header may carry"
         return Unreadable(Fault.SECRET_INVALID, message, "store the bare key, without quotes, spaces or line breaks")
     return value
+
+
+def _missing(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Unreadable:
+    """Tell a Secret that is not there from one without the entry. Entries are named, never shown."""
+    entries = sorted(r.key for r in secrets if (r.namespace, r.name) == (ref.namespace, ref.name))
+    if entries:
+        message = f"the Secret {ref.namespace}/{ref.name} has no entry {ref.key}"
+        mend = f"it has {', '.join(entries)}: name one of them in secretRef.key, or add the entry"
+        return Unreadable(Fault.SECRET_NOT_FOUND, message, mend)
+    message = f"there is no Secret {ref.namespace}/{ref.name}, or it is empty"
+    # The commonest slip: a manifest without metadata.namespace.
+    if any((r.namespace, r.name) == (_DEFAULT_NAMESPACE, ref.name) for r in secrets):
+        mend = f"there is one in the namespace {_DEFAULT_NAMESPACE}: give it metadata.namespace: {ref.namespace}"
+        return Unreadable(Fault.SECRET_NOT_FOUND, message, mend)
+    return Unreadable(Fault.SECRET_NOT_FOUND, message, "create it, or name another in secretRef")
 
 
 def cleaned(text: str) -> SecretValue:

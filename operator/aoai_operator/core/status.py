@@ -119,11 +119,15 @@ def _programmed(pool: AOAIBackendPool, table: RoutingTable | None, programming: 
     if not programming.connected:
         return "Programmed", None, "NoProxies", f"No Envoy of the gateway {table.gateway} is connected."
     if programming.programmed < programming.connected:
-        done = f"{programming.programmed} of {programming.connected} Envoys have it."
+        done = f"{programming.programmed} of {_envoys(programming.connected)} it."
         return "Programmed", False, "Pending", done
     if pool.spec.suspend:
         return "Programmed", True, "Suspended", "Changes are held back (spec.suspend)."
-    return "Programmed", True, "Programmed", f"{programming.connected} Envoys have it."
+    return "Programmed", True, "Programmed", f"{_envoys(programming.connected)} it."
+
+
+def _envoys(number: int) -> str:
+    return "1 Envoy has" if number == 1 else f"{number} Envoys have"
 
 
 def _healthy(states: Sequence[tuple[str, str, HostState]]) -> Fact:
