@@ -22,8 +22,8 @@ from aoai_operator.core.findings import Fault, Finding
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.pools import pool_table
 from aoai_operator.core.status import pool_status, quota_status
-from aoai_operator.core.table import RoutingTable
-from aoai_operator.core.tenants import tenants_by_pool
+from aoai_operator.core.table import RoutingTable, Tenant
+from aoai_operator.core.tenants import still_tenants, tenants_by_pool
 from aoai_operator.core.world import World
 
 
@@ -41,7 +41,7 @@ def compile_world(world: World) -> Compiled:
     """Compile everything. Equal worlds give equal outcomes, in whatever order their parts stand."""
     pools = sorted(world.pools, key=lambda p: p.key)
     tenants, quota_findings = tenants_by_pool(world)
-    tables = _held(world)
+    tables = _held(world, tenants)
     hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
     findings = [*quota_findings, *conflicts]
     for pool in pools:
@@ -59,10 +59,19 @@ def compile_world(world: World) -> Compiled:
     )
 
 
-def _held(world: World) -> dict[PoolKey, RoutingTable]:
-    """Return the tables that go on serving as they are: those of suspended pools, and of pools that cannot be read."""
-    suspended = {p.key for p in world.pools if p.spec.suspend}
-    return {key: world.last_good[key] for key in sorted(suspended | world.invalid) if key in world.last_good}
+def _held(world: World, tenants: Mapping[PoolKey, Sequence[Tenant]]) -> dict[PoolKey, RoutingTable]:
+    """Return the tables that go on serving: those of suspended pools, and of pools that cannot be read.
+
+    What is held is the pool. Who may call it is said elsewhere, and a tenant that was taken away stays so.
+    """
+    held = {}
+    for pool in world.pools:
+        if pool.spec.suspend and (last := world.last_good.get(pool.key)):
+            held[pool.key] = last.model_copy(update={"tenants": tuple(tenants.get(pool.key, ()))})
+    for key in world.invalid:
+        if last := world.last_good.get(key):
+            held[key] = last.model_copy(update={"tenants": tuple(still_tenants(world, last))})
+    return dict(sorted(held.items()))
 
 
 def _of(findings: Iterable[Finding], kind: str, key: PoolKey) -> list[Finding]:

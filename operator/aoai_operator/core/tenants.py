@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aoai_operator.core.api import AOAIBackendPool, NamespacesFrom, PoolRef, TenantQuota
+from aoai_operator.core.api import AOAIBackendPool, PoolRef, TenantQuota
 from aoai_operator.core.credentials import RESERVED, Unreadable, read_key, reference
 from aoai_operator.core.findings import Fault, Finding
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.table import Tenant
+from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
 
 
@@ -45,6 +45,20 @@ def tenants_by_pool(world: World) -> tuple[dict[PoolKey, list[Tenant]], list[Fin
     for listed in tenants.values():
         listed.sort(key=lambda t: t.key)
     return tenants, findings
+
+
+def still_tenants(world: World, table: RoutingTable) -> Iterator[Tenant]:
+    """Yield those of a held table's tenants whose quotas still name the pool, with the keys that they name still.
+
+    The pool itself cannot be read now, so nobody new comes in.
+    """
+    quotas = {str(q.key): q for q in world.quotas}
+    for tenant in table.tenants:
+        quota = quotas.get(tenant.key)
+        if quota is None or all(ref.key(tenant.namespace) != table.key for ref in quota.spec.pool_refs):
+            continue
+        named = {reference(tenant.namespace, identity.api_key.secret_ref) for identity in quota.spec.identities}
+        yield tenant.model_copy(update={"api_keys": tuple(ref for ref in tenant.api_keys if ref in named)})
 
 
 def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ...]) -> Tenant:
@@ -86,18 +100,11 @@ def _not_allowed(
             return None
         message = f"there is no AOAIBackendPool {key}"
         return _finding(quota, Fault.POOL_NOT_FOUND, field, message, "create it, or name an existing one")
-    if _allows(pool, quota.metadata.namespace):
+    if pool.spec.allowed_namespaces.allows(quota.metadata.namespace, own=pool.metadata.namespace):
         return None
     message = f"the pool {key} does not take tenants of the namespace {quota.metadata.namespace}"
     mend = "add the namespace to the pool's spec.allowedNamespaces"
     return _finding(quota, Fault.NAMESPACE_NOT_ALLOWED, field, message, mend)
-
-
-def _allows(pool: AOAIBackendPool, namespace: str) -> bool:
-    allowed = pool.spec.allowed_namespaces
-    if namespace == pool.metadata.namespace or allowed.from_ is NamespacesFrom.ALL:
-        return True
-    return allowed.from_ is NamespacesFrom.LIST and namespace in allowed.names
 
 
 def _unknown_models(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Finding]:
