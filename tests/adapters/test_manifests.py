@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -218,3 +219,15 @@ def test_check_joins_both_lists_in_text_and_json(tmp_path: Path) -> None:
 def test_nothing_to_check_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("")
     assert check([tmp_path]).exit_code == 1
+    assert [fault.file for fault in check([tmp_path]).faults] == [str(tmp_path)]
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a regular file" in told(read_manifests([tmp_path / "pipe"]))[0]
+
+
+@pytest.mark.parametrize("text", ["spec:\n\tmodels: 1\n", "spec:\n  a: b\n  \tc: d\n", "kind: x\n\tspec: 1\n"])
+def test_tabs_are_named(tmp_path: Path, text: str) -> None:
+    (sentence,) = told(read(tmp_path, text))
+    assert sentence.endswith("indent with spaces, not with tabs")

@@ -37,7 +37,8 @@ class ServedPool:
         endpoints = f"{self.endpoints} endpoint{'' if self.endpoints == 1 else 's'}"
         if self.usable < self.endpoints:
             endpoints = f"{self.usable} of {endpoints}"
-        return f"{self.name} ({endpoints}, models {', '.join(self.models)})"
+        nobody = "" if self.open or self.key else ", no tenant yet"
+        return f"{self.name} ({endpoints}, models {', '.join(self.models)}{nobody})"
 
 
 def served_pools(

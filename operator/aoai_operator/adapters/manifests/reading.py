@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,10 @@ class _Reading:
 
     def _text(self, path: Path) -> str | None:
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                # Reading a pipe would wait for its writer, and find it empty the next time.
+                self.fault(LocatedFault(str(path), 0, "", "", "is not a regular file", "name a file or a directory"))
+                return None
             with path.open("rb") as stream:
                 content = stream.read(MAX_BYTES + 1)
         except OSError as error:

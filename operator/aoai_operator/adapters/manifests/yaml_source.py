@@ -20,6 +20,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_NODES = 200_000
 _MAX_DEPTH = 60
 _MAX_NESTING = 200
+_TAB = re.compile(" *\t")
 _QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"")
 
 
@@ -52,7 +53,7 @@ def documents(text: str) -> Iterator[Document | YamlFault]:
             if node is not None and node.tag != "tag:yaml.org,2002:null":
                 yield _document(node)
     except yaml.YAMLError as error:
-        yield _syntax(error)
+        yield _syntax(error, text)
 
 
 def _too_deep(text: str) -> int | None:
@@ -69,16 +70,17 @@ def _too_deep(text: str) -> int | None:
     return None
 
 
-def _syntax(error: yaml.YAMLError) -> YamlFault:
+def _syntax(error: yaml.YAMLError, text: str) -> YamlFault:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     # The parser quotes names of anchors, aliases and tags: an unquoted key that begins with * or ! would be among them.
     safe = _QUOTED.sub(_masked, str(problem)).replace("\n", " ")
-    mend = (
-        "indent with spaces" if "\\t" in safe or "'\t'" in safe else "quote texts that begin with a special character"
-    )
     if mark is None:
         return YamlFault(1, "", f"is not YAML: {safe}", "")
+    # The parser may stop at the line after the one with the tab.
+    near = text.split("\n")[max(0, mark.line - 1) : mark.line + 1]
+    tab = any(_TAB.match(line) for line in near)
+    mend = "indent with spaces, not with tabs" if tab else "quote texts that begin with a special character"
     return YamlFault(mark.line + 1, "", f"is not YAML: {safe} (column {mark.column + 1})", mend)
 
 

@@ -53,7 +53,7 @@ def bootstrap(
     Args:
         node_id: the name of this Envoy among the gateway's.
         gateway: the gateway that it belongs to; the control plane reads it as `node.cluster`.
-        control_plane: where ADS and ALS are served, over HTTP/2.
+        control_plane: where ADS is served, over HTTP/2.
         admin: where Envoy's admin interface listens; it has no authentication, so loopback or a private Unix socket.
         max_connections: downstream connections above which new ones are refused.
         max_heap_bytes: the memory at which Envoy refuses new requests instead of growing; None for no such bound.
