@@ -6,6 +6,7 @@ from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
 from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
 from aoai_operator.core.envoy.extensions import KEYS, KEYS_TYPE, LUA, LUA_TYPE
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
+from aoai_operator.core.envoy.routes import HEALTH
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 
@@ -146,10 +147,11 @@ _REPLIES: tuple[tuple[int, str, str, str], ...] = (
 def _local_replies() -> list[Json]:
     """Shape every answer that Envoy makes itself as OpenAI's. The first mapper that matches wins."""
     answered = {"header_filter": {"header": {"name": "x-aoai-answered", "present_match": True}}}
+    health = {"header_filter": {"header": {"name": ":path", "string_match": {"suffix": HEALTH}}}}
     none_left = {"response_flag_filter": {"flags": ["UH"]}}
     overflow = {"response_flag_filter": {"flags": ["UO"]}}
     return [
-        {"filter": answered},
+        {"filter": {"or_filter": {"filters": [answered, health]}}},
         {
             "filter": none_left,
             "status_code": 429,

@@ -15,6 +15,9 @@ from aoai_operator.core.names import cluster_name
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.table import Model, RoutingTable
 
+HEALTH = "/healthz"
+"""Where a gateway, and below its prefix each pool, tells whether it could serve."""
+
 _NOT_FORWARDED = [
     "api-key",
     "authorization",
@@ -29,7 +32,7 @@ _NOT_FORWARDED = [
 
 def route_configuration(gateway: str, tables: Sequence[RoutingTable], overrides: Overrides) -> Resource:
     """Return the one route configuration of a gateway."""
-    anywhere = [_health("/healthz", tables, overrides)]
+    anywhere = [_health(HEALTH, tables, overrides)]
     hosts = []
     for table in tables:
         prefix = f"/{table.namespace}/{table.name}"
@@ -58,7 +61,7 @@ def _virtual_host(name: str, domains: Sequence[str], routes: list[Json]) -> Json
 def _pool(table: RoutingTable, prefix: str, overrides: Overrides) -> Iterator[Json]:
     """Yield the routes of a pool below a prefix, the more exact first."""
     if prefix or table.hostnames:
-        yield _health(f"{prefix}/healthz", [table], overrides)
+        yield _health(prefix + HEALTH, [table], overrides)
     first = table.models[0]
     for model in table.models:
         deployment = common_deployment(table, model) or model.name
