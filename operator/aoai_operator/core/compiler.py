@@ -45,11 +45,10 @@ def compile_world(world: World) -> Compiled:
     hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
     findings = [*quota_findings, *conflicts]
     for pool in pools:
-        if pool.spec.suspend and pool.key in tables:
-            continue
-        table, found = pool_table(world, pool, hostnames[pool.key], tenants.get(pool.key, ()))
+        table, found = pool_table(world, pool, hostnames.get(pool.key, ()), tenants.get(pool.key, ()))
+        # Of a held pool as well: what is wrong with it should be seen before it is let go.
         findings += found
-        if table := table or world.last_good.get(pool.key):
+        if pool.key not in tables and (table := table or world.last_good.get(pool.key)):
             tables[pool.key] = table
     return Compiled(
         tables=tables,
