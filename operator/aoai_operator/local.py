@@ -23,7 +23,6 @@ from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, fin
 from aoai_operator.adapters.files_store import watch
 from aoai_operator.adapters.http import serve_http
 from aoai_operator.adapters.listening import reserved_port
-from aoai_operator.adapters.manifests import LocatedFault
 from aoai_operator.adapters.manifests.reading import SUFFIXES
 from aoai_operator.adapters.pipe_log import access_log
 from aoai_operator.adapters.probe import HttpProber
@@ -36,6 +35,7 @@ from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Snapshot
+from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import served_pools

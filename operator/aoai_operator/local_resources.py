@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aoai_operator.adapters.manifests import LocatedFault, Manifests, read_manifests
+from aoai_operator.adapters.manifests import Manifests, read_manifests
 from aoai_operator.core.findings import Finding
+from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.world import World
 

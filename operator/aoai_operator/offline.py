@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aoai_operator.adapters.manifests import LocatedFault, Manifests, read_manifests
+from aoai_operator.adapters.manifests import Manifests, read_manifests
 from aoai_operator.core.compiler import compile_world
+from aoai_operator.core.located import LocatedFault
 from aoai_operator.local_resources import located, world_of
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from aoai_operator.adapters.manifests import LocatedFault
 from aoai_operator.adapters.terminal import Terminal
 from aoai_operator.core.compiler import compile_world
+from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.observed import Overrides
 from support.resources import pool, world
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import typer
 
-from aoai_operator.adapters.manifests import LocatedFault
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import ServedPool, how_to_call, ready_line
 from aoai_operator.core.transitions import pool_transitions, tenant_transitions

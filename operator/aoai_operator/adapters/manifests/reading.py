@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aoai_operator.adapters.manifests.located import LocatedFault, Manifests, Origin
+from aoai_operator.adapters.manifests.located import Manifests, Origin
 from aoai_operator.adapters.manifests.yaml_source import Document, YamlFault, documents
 from aoai_operator.core.api import KINDS, AOAIBackendPool, Invalid, TenantQuota, parse
+from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 
