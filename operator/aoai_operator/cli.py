@@ -82,7 +82,8 @@ _LOCAL_EXAMPLES = """Examples:
   aoai-operator local examples/ --listen 127.0.0.1:8080 --log-level info
 
 Ends with 0 on SIGTERM or Ctrl-C, after requests under way have finished; a second one ends it at once. Ends with 1 when
-the manifests are wrong at the start, with 2 when it cannot start (port in use, no Envoy), with 3 when it failed.
+the manifests are wrong at the start, with 2 when it cannot start (port in use, no Envoy, a CA file without
+certificates), with 3 when it failed.
 """
 
 
