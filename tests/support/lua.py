@@ -100,7 +100,8 @@ class Lua:
     def __init__(self) -> None:
         self.runtime = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
         exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, "run_stream", "run_request"))
-        code = f"{source('json.lua')}\n{_DATA}{source('request.lua', 'response.lua')}\n{_STREAM}{_REQUEST}return {{{exported}}}"
+        script = f"{source('json.lua')}\n{_DATA}{source('request.lua', 'response.lua')}"
+        code = f"{script}\n{_STREAM}{_REQUEST}return {{{exported}}}"
         self._functions = self.runtime.execute(code.encode())
 
     def __getattr__(self, name: str) -> Any:
