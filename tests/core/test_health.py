@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aoai_operator.core import table
-from aoai_operator.core.health import UNPROBED_FAULT_MS, Health, Sample, denied, expired, fault_end, probed
+from aoai_operator.core.health import UNPROBED_FAULT_MS, Health, Sample, denied, expired, fault_end, probed, suspect
 from aoai_operator.core.observed import Reason
 
 POLICY = table.Health(probe="Models", interval_ms=10_000, timeout_ms=3_000, unhealthy_after=3, healthy_after=2)
@@ -44,16 +44,18 @@ def test_the_reason_follows_the_last_bad_probe() -> None:
     assert run(Health(), BAD, BAD, BAD, Sample(Reason.TLS, "expired")).fault is Reason.TLS
 
 
-def test_a_refused_credential_is_a_fault_at_once_and_half_opens() -> None:
-    faulty = denied(run(Health(), GOOD), status=401, now=5)
+def test_a_suspected_credential_is_a_fault_at_the_first_denied_probe_and_half_opens() -> None:
+    suspected = suspect(run(Health(), GOOD))
+    assert run(suspected, BAD).fault is None
+    assert run(suspected, GOOD) == Health(known=True)
+    faulty = run(suspected, Sample(Reason.AUTH, "401"))
     assert faulty.fault is Reason.AUTH
-    assert faulty.message == "a request was answered 401"
     assert run(faulty, GOOD).fault is Reason.AUTH
     assert run(faulty, GOOD, GOOD).fault is None
 
 
 def test_without_probes_a_fault_ends_by_itself() -> None:
-    faulty = denied(Health(), status=403, now=1_000)
+    faulty = denied(Health(), message="answered 403", now=1_000)
     assert fault_end(faulty, probing=True) is None
     assert fault_end(faulty, probing=False) == 1_000 + UNPROBED_FAULT_MS
     assert expired(faulty, now=UNPROBED_FAULT_MS, probing=False) == faulty

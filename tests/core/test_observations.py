@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
 from aoai_operator.core.names import HostKey
-from aoai_operator.core.observations import Failure, Observations, is_address
+from aoai_operator.core.observations import Observations, is_address
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.table import RoutingTable
 from support.tables import endpoint, endpoint_key, host_key, routing_table
@@ -60,26 +61,105 @@ def test_a_throttled_host_returns_as_a_new_incarnation() -> None:
     assert (state.state, state.reason, state.incarnation) == (State.HEALTHY, Reason.OK, 1)
 
 
-def test_a_refused_credential_takes_every_deployment_out_until_probes_are_good() -> None:
+DENIED = Sample(Reason.AUTH, "401")
+
+
+def test_a_refused_credential_is_a_short_strike_of_one_host_and_its_probe_decides() -> None:
     table = routing_table(endpoint("east"), endpoint("west"), deployments=("gpt", "mini"))
-    observations = observing(table)
+    observations, mini = observing(table), host_key("east", "mini")
     folded = observations.attempts([refusal(status=401, wait=None)], now=NOW)
     assert folded.suspects == {endpoint_key("east")}
-    for key in (EAST, host_key("east", "mini")):
-        assert (shown(observations, key).state, shown(observations, key).reason) == (State.UNHEALTHY, Reason.AUTH)
-    assert shown(observations, WEST).usable
-    assert observations.next_change(NOW) is None
-    assert not observations.probed(endpoint_key("east"), GOOD, now=NOW + 1_000)
-    assert observations.probed(endpoint_key("east"), GOOD, now=NOW + 2_000)
+    assert (shown(observations).state, shown(observations).reason) == (State.UNHEALTHY, Reason.AUTH)
+    assert shown(observations, mini).usable
+    assert observations.next_change(NOW) == NOW + 1_000
+    assert observations.probed(endpoint_key("east"), DENIED, now=NOW + 1)
+    assert not shown(observations, mini).usable
+    observations.tick(NOW + 60_000)
+    assert not shown(observations).usable
+    observations.probed(endpoint_key("east"), GOOD, now=NOW + 61_000)
+    assert observations.probed(endpoint_key("east"), GOOD, now=NOW + 62_000)
     assert (shown(observations).state, shown(observations).incarnation) == (State.HEALTHY, 1)
 
 
-def test_without_probes_a_refused_credential_is_tried_again_after_half_a_minute() -> None:
-    observations = observing(routing_table(endpoint("east"), probe=None))
-    observations.attempts([refusal(status=403, wait=None)], now=NOW)
-    assert observations.next_change(NOW) == NOW + 30_000
-    assert observations.tick(NOW + 30_000)
+def test_a_request_that_is_denied_everywhere_leaves_a_host() -> None:
+    observations = observing()
+    for n in range(50):
+        observations.attempts([refusal(h, status=403, wait=None) for h in (EAST, WEST)], now=NOW + n * 100)
+        assert shown(observations).usable or shown(observations, WEST).usable
+
+
+def test_a_denied_request_of_a_host_that_serves_takes_nothing_away() -> None:
+    observations = observing()
+    observations.served(EAST, now=NOW)
+    folded = observations.attempts([refusal(status=403, wait=None)], now=NOW + 1_000)
+    assert folded.suspects
     assert shown(observations).usable
+
+
+def test_without_probes_two_refusals_in_a_row_take_one_host_out_for_half_a_minute() -> None:
+    observations = observing(routing_table(endpoint("east"), deployments=("gpt", "mini"), probe=None))
+    observations.attempts([refusal(status=403, wait=None)], now=NOW)
+    observations.attempts([refusal(status=403, wait=None)], now=NOW + 2_000)
+    assert shown(observations).reason is Reason.AUTH
+    assert shown(observations, host_key("east", "mini")).usable
+    assert observations.tick(NOW + 32_000)
+    assert shown(observations).usable
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (Failure(EAST, status=500), Reason.STATUS),
+        (Failure(EAST, status=404), Reason.DEPLOYMENT_MISSING),
+        (Failure(EAST, status=0, flags=frozenset({"UF"})), Reason.CONNECT),
+        (Failure(EAST, status=0, flags=frozenset({"UT"})), Reason.TIMEOUT),
+    ],
+)
+def test_three_failures_in_a_row_are_a_strike_that_doubles(failure: Failure, reason: Reason) -> None:
+    observations = observing()
+    for n in range(2):
+        assert not observations.attempts([failure], now=NOW + n * 100).changed
+    assert observations.attempts([failure], now=NOW + 200).changed
+    assert (shown(observations).state, shown(observations).reason) == (State.UNHEALTHY, reason)
+    assert observations.tick(NOW + 1_200)
+    assert (shown(observations).usable, shown(observations).incarnation) == (True, 1)
+    observations.attempts([failure], now=NOW + 1_300)
+    assert observations.next_change(NOW + 1_300) == NOW + 3_300
+
+
+def test_a_burst_of_one_moment_is_no_row() -> None:
+    observations = observing()
+    assert not observations.attempts([Failure(EAST, status=500)] * 50, now=NOW).changed
+
+
+def test_what_ended_on_our_side_is_no_fault_of_the_host() -> None:
+    observations = observing()
+    for n in range(9):
+        for flag in ("DC", "LR", "UO"):
+            observations.attempts([Failure(EAST, status=503, flags=frozenset({flag}))], now=NOW + n * 100)
+    assert shown(observations).usable
+
+
+@given(batches=st.lists(st.tuples(st.integers(1, 199), st.integers(0, 5)), max_size=30))
+def test_failures_between_served_answers_take_no_host_out(batches: list[tuple[int, int]]) -> None:
+    observations, now = observing(), NOW
+    for passed, count in batches:
+        now += passed
+        observations.attempts([Failure(EAST, status=500)] * count, now=now)
+        observations.served(EAST, now=now)
+        assert shown(observations).usable
+
+
+@given(batches=st.lists(st.tuples(st.integers(0, 3_000), st.sampled_from([404, 500, 401, 0]), st.booleans())))
+def test_failures_in_a_row_never_take_the_last_host(batches: list[tuple[int, int, bool]]) -> None:
+    observations, now = observing(), NOW
+    for passed, status, both in batches:
+        now += passed
+        observations.tick(now)
+        flags = frozenset({"UF"} if status == 0 else ())
+        hosts = (EAST, WEST) if both else (EAST,)
+        observations.attempts([Failure(h, status=status, flags=flags) for h in hosts], now=now)
+        assert shown(observations).usable or shown(observations, WEST).usable
 
 
 @pytest.mark.parametrize(
@@ -135,8 +215,9 @@ def test_a_served_request_makes_an_unknown_host_healthy_and_mends_no_fault() -> 
     assert observations.served(EAST, now=NOW)
     assert not observations.served(EAST, now=NOW)
     assert shown(observations).state is State.HEALTHY
-    observations.attempts([refusal(status=401)], now=NOW)
-    assert not observations.served(EAST, now=NOW)
+    for later in (20_000, 20_001):
+        observations.attempts([refusal(status=401)], now=NOW + later)
+    assert not observations.served(EAST, now=NOW + 20_002)
     assert shown(observations).reason is Reason.AUTH
 
 
@@ -281,6 +362,7 @@ def test_a_throttled_host_is_never_usable_before_its_end(wait: int, looks: list[
 def test_a_renewed_credential_serves_at_once() -> None:
     observations = observing()
     observations.attempts([refusal(status=401, wait=None)], now=NOW)
+    observations.probed(endpoint_key("east"), DENIED, now=NOW)
     assert not shown(observations).usable
     assert observations.renewed(endpoint_key("east"), now=NOW + 1)
     assert shown(observations).usable

@@ -59,6 +59,7 @@ class Health:
         failures: bad probes in a row.
         successes: good probes in a row since the fault.
         failed_at: the last bad news, epoch milliseconds.
+        suspected: a request was answered 401 or 403 since the last good probe.
     """
 
     known: bool = False
@@ -67,30 +68,37 @@ class Health:
     failures: int = 0
     successes: int = 0
     failed_at: int = 0
+    suspected: bool = False
 
 
 def probed(health: Health, sample: Sample, *, now: int, policy: table.Health) -> Health:
-    """Fold one probe in: `unhealthy_after` bad ones in a row are a fault, `healthy_after` good ones end it."""
+    """Fold one probe in: `unhealthy_after` bad ones in a row are a fault, `healthy_after` good ones end it.
+
+    After a denied request, one probe that is denied too is a fault: then it is the credential, not the request.
+    """
     if sample.good:
         successes = health.successes + 1
         if health.fault is None or successes >= policy.healthy_after:
             return Health(known=True)
         return replace(health, successes=successes, failures=0)
     failures = health.failures + 1
-    if health.fault is None and failures < policy.unhealthy_after:
+    proven = health.suspected and sample.reason is Reason.AUTH
+    if health.fault is None and failures < policy.unhealthy_after and not proven:
         return replace(health, failures=failures, successes=0, failed_at=now)
     return Health(known=True, fault=sample.reason, message=sample.message, failures=failures, failed_at=now)
 
 
-def denied(health: Health, *, status: int, now: int) -> Health:
-    """Fold in a 401 or 403 that Azure answered to a client's request: our credential is at fault, at once.
+def suspect(health: Health) -> Health:
+    """Note that Azure answered 401 or 403 to a client's request: the next probe tells whether the key is at fault."""
+    return replace(health, suspected=True)
 
-    Keys and role assignments belong to the resource, so it concerns every deployment of the endpoint.
-    """
+
+def denied(health: Health, *, message: str, now: int) -> Health:
+    """Take a deployment's refusals of our credential for a fault, where no probe can tell more."""
     return Health(
         known=True,
         fault=Reason.AUTH,
-        message=f"a request was answered {status}",
+        message=message,
         failures=health.failures,
         failed_at=now,
     )
@@ -98,7 +106,7 @@ def denied(health: Health, *, status: int, now: int) -> Health:
 
 def renewed(health: Health) -> Health:
     """Forget a refused credential: there is another one now, and what was said of the old one is no news of it."""
-    return Health() if health.fault is Reason.AUTH else health
+    return Health() if health.fault is Reason.AUTH else replace(health, suspected=False)
 
 
 def fault_end(health: Health, *, probing: bool) -> int | None:

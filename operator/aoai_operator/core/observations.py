@@ -10,38 +10,13 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from aoai_operator.core import health, throttle
+from aoai_operator.core import failures, health, throttle
+from aoai_operator.core.failures import Failure, Run
 from aoai_operator.core.health import Health, Sample
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
 from aoai_operator.core.table import Endpoint, RoutingTable
 from aoai_operator.core.throttle import Throttle
-
-CONNECT_FLAGS = frozenset({"UF", "UC", "LR", "UT", "UPE"})
-"""Envoy's response flags of an attempt that failed below HTTP: connect failure, termination, reset, time-out, protocol.
-
-Source: Envoy, "Access logging", %RESPONSE_FLAGS%.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One failed attempt, of the access log. `status` 0: there was no answer."""
-
-    host: HostKey
-    status: int
-    retry_after_ms: int | None = None
-    flags: frozenset[str] = frozenset()
-
-    @property
-    def denied(self) -> bool:
-        """Tell whether our own credential was refused."""
-        return self.status in (401, 403)
-
-    @property
-    def suspicious(self) -> bool:
-        """Tell whether a probe should look at once: something other than the request or a quota is at fault."""
-        return self.denied or self.status in (0, 404) or self.status >= 500 or bool(self.flags & CONNECT_FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +40,7 @@ class _Endpoint:
 class _Host:
     throttle: Throttle = field(default_factory=Throttle)
     health: Health = field(default_factory=Health)
-    served: bool = False
+    run: Run = field(default_factory=Run)
     shown: HostState = field(default_factory=HostState)
 
 
@@ -73,8 +48,8 @@ class Observations:
     """The observed state of all hosts of all pools.
 
     A host is out while its endpoint drains or lacks its credential, while its endpoint or itself is at fault, or
-    while a Retry-After runs; in this order, the first that applies is shown. A host that was out, for whatever
-    reason, returns with a ramp and the next incarnation.
+    while a Retry-After or a strike for failures in a row runs; in this order, the first that applies is shown. A host
+    that was out, for whatever reason, returns with a ramp and the next incarnation.
     """
 
     def __init__(self) -> None:
@@ -109,41 +84,65 @@ class Observations:
             self._overrides = None
         return self.tick(now) or moved
 
-    def attempts(self, failures: Iterable[Failure], *, now: int) -> Folded:
+    def attempts(self, batch: Iterable[Failure], *, now: int) -> Folded:
         """Fold failed attempts in; the order within a batch does not matter.
 
-        A 429, or a 5xx, 408 or 424 with a Retry-After, throttles the host. A 401 or 403 is a fault of the endpoint at
-        once. Anything else is left to Envoy's outlier ejection, and at most asks for an early probe.
+        A 429, or a 5xx, 408 or 424 with a Retry-After, throttles the host. Failures in a row are a strike (see
+        `failures`), unless no other host could serve a model then: a request can be at fault itself, and must not take
+        all regions away. A 401 or 403 makes the endpoint's next probe decide; where nothing is probed, two in a row
+        are a fault of that host.
         """
-        touched: set[HostKey] = set()
+        by_host: dict[HostKey, list[Failure]] = {}
+        for failure in batch:
+            if failure.host in self._hosts:
+                by_host.setdefault(failure.host, []).append(failure)
         suspects: set[EndpointKey] = set()
-        for failure in failures:
-            host = self._hosts.get(failure.host)
-            if host is None:
-                continue
-            key = EndpointKey(failure.host.pool, failure.host.endpoint)
-            if failure.suspicious:
-                suspects.add(key)
-            if failure.denied:
-                endpoint = self._endpoints[key]
-                endpoint.health = health.denied(endpoint.health, status=failure.status, now=now)
-                touched.update(endpoint.hosts)
+        for key in sorted(by_host, key=str):
+            host, failed, endpoint = self._hosts[key], by_host[key], EndpointKey(key.pool, key.endpoint)
+            if any(f.suspicious for f in failed):
+                suspects.add(endpoint)
+            self._refused(key, host, failed, now)
+            host.run = failures.failed(host.run, failed, now=now)
+            if any(f.denied for f in failed):
+                self._denied(key, host, self._endpoints[endpoint], now)
+        for key in sorted(by_host, key=str):
+            host = self._hosts[key]
+            if any(f.fault for f in by_host[key]) and host.run.due(now) and self._spare(key, now):
+                host.run = failures.struck(host.run, now=now, policy=self._tables[key.pool].throttling)
+        return Folded(self._refresh(by_host, now), frozenset(suspects))
+
+    def _refused(self, key: HostKey, host: _Host, batch: Iterable[Failure], now: int) -> None:
+        policy = self._tables[key.pool].throttling
+        for f in batch:
             host.throttle = throttle.refused(
-                host.throttle,
-                status=failure.status,
-                retry_after_ms=failure.retry_after_ms,
-                now=now,
-                policy=self._tables[key.pool].throttling,
+                host.throttle, status=f.status, retry_after_ms=f.retry_after_ms, now=now, policy=policy
             )
-            touched.add(failure.host)
-        return Folded(self._refresh(touched, now), frozenset(suspects))
+
+    def _denied(self, key: HostKey, host: _Host, endpoint: _Endpoint, now: int) -> None:
+        if self._tables[key.pool].health.probe is not None:
+            endpoint.health = health.suspect(endpoint.health)
+        elif host.run.refused(now):
+            host.health = health.denied(host.health, message=host.run.message, now=now)
+
+    def _spare(self, key: HostKey, now: int) -> bool:
+        """Tell whether each model that a host serves, as itself or as a fallback, has another host that can serve."""
+        table = self._tables[key.pool]
+        hosts = {m.name: {HostKey(key.pool, h.endpoint, h.deployment) for h in m.hosts} for m in table.models}
+        for model in table.models:
+            group = hosts[model.name].union(*(hosts.get(name, set()) for name in model.fallbacks))
+            if key in group and not any(self._usable(other, now) for other in group - {key}):
+                return False
+        return True
+
+    def _usable(self, key: HostKey, now: int) -> bool:
+        return _out(self._endpoints[EndpointKey(key.pool, key.endpoint)], self._hosts[key], now) is None
 
     def served(self, key: HostKey, *, now: int) -> bool:
-        """Note that a host served a request: where nothing else was heard of it, it is healthy."""
+        """Note that a host served a request: its failures are not in a row; it is healthy, if nothing else is known."""
         host = self._hosts.get(key)
-        if host is None or host.served:
+        if host is None:
             return False
-        host.served = True
+        host.run = failures.served(host.run, now=now)
         return self._refresh((key,), now)
 
     def probed(self, key: EndpointKey, sample: Sample, *, now: int) -> bool:
@@ -178,6 +177,10 @@ class Observations:
         if endpoint is None:
             return False
         endpoint.health = health.renewed(endpoint.health)
+        for host in (self._hosts[h] for h in endpoint.hosts):
+            host.health = health.renewed(host.health)
+            if host.run.reason is Reason.AUTH:
+                host.run = Run(served_at=host.run.served_at)
         return self._refresh(endpoint.hosts, now)
 
     def resolved(self, key: EndpointKey, addresses: tuple[str, ...], *, now: int) -> bool:
@@ -208,6 +211,7 @@ class Observations:
             table = self._tables[host_key.pool]
             host.health = health.expired(host.health, now=now, probing=table.health.probe == "Deployment")
             host.throttle = throttle.capped(host.throttle, now=now, policy=table.throttling)
+            host.run = replace(host.run, strike=throttle.capped(host.run.strike, now=now, policy=table.throttling))
         return self._refresh(self._hosts, now)
 
     def next_change(self, now: int) -> int | None:
@@ -218,7 +222,7 @@ class Observations:
         for host_key, host in self._hosts.items():
             table = self._tables[host_key.pool]
             times.append(health.fault_end(host.health, probing=table.health.probe == "Deployment"))
-            times.append(host.throttle.until)
+            times += (host.throttle.until, host.run.strike.until)
         return min((t for t in times if t is not None and t > now), default=None)
 
     def overrides(self) -> Overrides:
@@ -270,17 +274,28 @@ def _out(endpoint: _Endpoint, host: _Host, now: int) -> _Shown | None:
         return State.UNHEALTHY, Reason.SECRET_MISSING, f"Secret {ref.namespace}/{ref.name} has no entry {ref.key!r}"
     if endpoint.unresolved and not endpoint.addresses:
         return State.UNHEALTHY, Reason.DNS, endpoint.unresolved
+    return _at_fault(endpoint, host) or _waiting(host, now)
+
+
+def _at_fault(endpoint: _Endpoint, host: _Host) -> _Shown | None:
     for verdict in (endpoint.health, host.health):
         if verdict.fault is not None:
             return State.UNHEALTHY, verdict.fault, verdict.message
+    return None
+
+
+def _waiting(host: _Host, now: int) -> _Shown | None:
     if host.throttle.active(now):
         return State.THROTTLED, Reason.RETRY_AFTER, ""
+    if host.run.strike.active(now):
+        return State.UNHEALTHY, host.run.reason, host.run.message
     return None
 
 
 def _in(endpoint: _Endpoint, host: _Host) -> _Shown:
     stale = f"{endpoint.unresolved}; its last known addresses serve" if endpoint.unresolved else ""
-    known = endpoint.health.known or host.health.known or host.served or host.throttle.until > 0
+    traffic = host.run.served_at is not None or host.run.strike.until > 0 or host.throttle.until > 0
+    known = endpoint.health.known or host.health.known or traffic
     return (State.HEALTHY, Reason.OK, stale) if known else (State.UNKNOWN, Reason.NOT_PROBED, stale)
 
 

@@ -62,10 +62,13 @@ def refused(throttle: Throttle, *, status: int, retry_after_ms: int | None, now:
     cap = cap_ms(policy)
     if retry_after_ms is not None and retry_after_ms > 0 and (status == TOO_MANY_REQUESTS or status in WAIT_STATUSES):
         return replace(throttle, until=max(throttle.until, now + min(retry_after_ms, cap)))
-    if status != TOO_MANY_REQUESTS:
-        return throttle
+    return struck(throttle, now=now, policy=policy) if status == TOO_MANY_REQUESTS else throttle
+
+
+def struck(throttle: Throttle, *, now: int, policy: Throttling) -> Throttle:
+    """Keep a host out that named no wait: 1 s, doubled for each further strike up to 10 s."""
     strikes = _strikes(throttle, now=now, policy=policy)
-    end = now + min(FIRST_BACKOFF_MS << min(strikes - 1, 4), LAST_BACKOFF_MS, cap)
+    end = now + min(FIRST_BACKOFF_MS << min(strikes - 1, 4), LAST_BACKOFF_MS, cap_ms(policy))
     return Throttle(until=max(throttle.until, end), strikes=strikes, strike_until=max(throttle.strike_until, end))
 
 

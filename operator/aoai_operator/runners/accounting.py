@@ -9,8 +9,8 @@ from typing import Protocol
 import structlog
 
 from aoai_operator.core.accesslog import Answer, Attempt
+from aoai_operator.core.failures import Failure
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
-from aoai_operator.core.observations import Failure
 from aoai_operator.runners.observing import Observer
 
 

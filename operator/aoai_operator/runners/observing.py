@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
 from aoai_operator.core.names import EndpointKey, HostKey
-from aoai_operator.core.observations import Failure, Observations
+from aoai_operator.core.observations import Observations
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.table import RoutingTable
 
