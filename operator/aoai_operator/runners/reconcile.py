@@ -19,7 +19,7 @@ _log = structlog.get_logger("reconcile")
 class Reconciler:
     """Turns resources into tables and statuses, whenever either they or the observations changed.
 
-    A world that cannot be loaded leaves everything as it was.
+    Resources that cannot be loaded stay as they were read last, and are tried again after a second.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Reconciler:
         now: Callable[[], int],
         hold_off: float,
         hold_off_max: float,
+        retry_after: float = 1.0,
     ) -> None:
         """Take the ways in and out.
 
@@ -43,6 +44,7 @@ class Reconciler:
             now: gives milliseconds of the Unix epoch.
             hold_off: seconds of quiet to wait for after a wake.
             hold_off_max: seconds that an unquiet time can put a pass off.
+            retry_after: seconds after which what could not be read is tried again.
         """
         self._load = load
         self._observe = observe
@@ -51,15 +53,17 @@ class Reconciler:
         self._now = now
         self._hold_off = hold_off
         self._hold_off_max = hold_off_max
+        self._retry_after = retry_after
         self._woken = asyncio.Event()
-        self._reload = True
+        self._wanted, self._read = 1, 0
+        self._again: asyncio.TimerHandle | None = None
         self._resources = World()
         self._last: Compiled | None = None
         self._passing = asyncio.Lock()
 
     def resources_changed(self) -> None:
         """Read the resources again soon."""
-        self._reload = True
+        self._wanted += 1
         self._woken.set()
 
     def observations_changed(self) -> None:
@@ -89,10 +93,22 @@ class Reconciler:
         self._last = compiled
         self._deliver(world, compiled)
 
+    def _try_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(self._retry_after, self._woken.set)
+
     async def _world(self) -> World:
-        if self._reload:
-            self._reload = False
-            self._resources = await asyncio.to_thread(self._load)
+        wanted = self._wanted
+        if self._read != wanted:
+            try:
+                self._resources = await asyncio.to_thread(self._load)
+                self._read = wanted
+            except Exception:
+                self._try_again()
+                if not self._read:
+                    raise
+                _log.exception("the resources cannot be read, what was read last keeps serving")
         now = self._now()
         last = self._last
         return replace(
