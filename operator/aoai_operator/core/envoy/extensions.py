@@ -13,6 +13,7 @@ from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
+from aoai_operator.core.throttle import cap_ms
 
 KEYS = "aoai-keys"
 """The filter that finds the tenant of an API key."""
@@ -109,7 +110,7 @@ def _pool(table: RoutingTable) -> LuaValue:
         "key": str(table.key),
         "open": not table.auth_required,
         "max": table.max_request_bytes,
-        "cap": table.throttling.max_retry_after_ms,
+        "cap": cap_ms(table.throttling),
         "default": names[0],
         "list": list(names),
         "models": {m.name: common_deployment(table, m) or False for m in table.models},
