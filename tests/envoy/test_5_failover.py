@@ -110,10 +110,18 @@ async def gateway(azure: Simulator, strangers: Strangers) -> AsyncIterator[DataP
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
-async def healed(azure: Simulator) -> None:
-    """Start each test with healthy regions."""
+async def healed(azure: Simulator, gateway: DataPlane) -> None:
+    """Start each test with regions that are well, and that Envoy asks: a refusal ejects one for half a second."""
     for name in azure.regions:
         azure.heal(name)
+    azure.reset_counts()
+    async with gateway.client() as client:
+
+        async def all_serve() -> bool:
+            await ask(client)
+            return all(region.served for region in azure.regions.values())
+
+        await eventually(all_serve)
     azure.reset_counts()
 
 
