@@ -66,6 +66,23 @@ async def test_it_ends_when_it_is_told_to(tmp_path: Path) -> None:
         assert not alive(pid)
 
 
+async def test_a_machine_that_has_no_process_to_spare_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawn, refusals = asyncio.create_subprocess_exec, [BlockingIOError(11, "Resource temporarily unavailable")] * 2
+
+    async def busy(*args: str, **kwargs: object) -> asyncio.subprocess.Process:
+        if refusals:
+            raise refusals.pop()
+        return await spawn(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", busy)
+    envoy = EnvoyProcess(options(tmp_path))
+    async with running(envoy):
+        await eventually((tmp_path / "admin.sock").exists)
+    assert not refusals
+
+
 async def test_killed_it_comes_back(tmp_path: Path) -> None:
     died: list[None] = []
     envoy = EnvoyProcess(options(tmp_path), on_restart=lambda: died.append(None))

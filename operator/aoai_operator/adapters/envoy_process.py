@@ -115,12 +115,12 @@ class EnvoyProcess:
         delay = _FIRST_DELAY
         while not self._stopping.is_set():
             started = loop.time()
-            code = await self._run_once()
+            how = await self._run_once()
             if self._stopping.is_set():
                 return
             lived = loop.time() - started
             delay = _FIRST_DELAY if lived >= _STEADY_AFTER else min(delay * 2, _LONGEST_DELAY)
-            self._log.error("envoy died, starting it again", how=_how(code), lived=round(lived, 1), after=delay)
+            self._log.error("envoy died, starting it again", how=how, lived=round(lived, 1), after=delay)
             self._on_restart()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
@@ -143,11 +143,29 @@ class EnvoyProcess:
             while await _requests_in_flight(admin):  # noqa: ASYNC110 - Envoy tells it only when asked
                 await asyncio.sleep(_DRAIN_POLL)
 
-    async def _run_once(self) -> int:
+    async def _run_once(self) -> str:
+        """Run one child until it ends; return how it ended, or why there was none."""
+        try:
+            process = self._process = await self._spawn()
+        except OSError as error:
+            return f"cannot be started: {error.strerror}"
+        try:
+            await self._relay_log(process)
+            return _how(await process.wait())
+        except asyncio.CancelledError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            raise
+        finally:
+            if process.stdin:
+                process.stdin.close()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
         options = self._options
         # A socket file that a killed Envoy left behind would make its successor's bind fail.
         options.admin_socket.unlink(missing_ok=True)
-        self._process = process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-ISE",
             str(_TETHER),
@@ -167,17 +185,6 @@ class EnvoyProcess:
             process_group=0,
             limit=1 << 20,
         )
-        try:
-            await self._relay_log(process)
-            return await process.wait()
-        except asyncio.CancelledError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-            raise
-        finally:
-            if process.stdin:
-                process.stdin.close()
 
     async def _relay_log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None  # noqa: S101
