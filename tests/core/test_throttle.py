@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aoai_operator.core.envoy.extensions import lua_filter
 from aoai_operator.core.table import Throttling
 from aoai_operator.core.throttle import Throttle, cap_ms, capped, refused
+from support.tables import endpoint, routing_table
 
 POLICY = Throttling(honor_retry_after=True, max_retry_after_ms=60_000, ramp_up_ms=5_000)
 DEAF = POLICY.model_copy(update={"honor_retry_after": False})
@@ -117,3 +119,12 @@ def test_the_order_within_a_batch_does_not_matter(
             throttle = refused(throttle, status=status, retry_after_ms=wait, now=now, policy=policy)
         ends.add(throttle)
     assert len(ends) == 1
+
+
+def test_clients_are_told_no_longer_wait_than_a_host_is_left_alone() -> None:
+    def told(policy: Throttling) -> str:
+        return str(lua_filter([routing_table(endpoint("east"), throttling=policy)]).body)
+
+    capped_to_a_second = POLICY.model_copy(update={"max_retry_after_ms": 1_000})
+    assert told(DEAF) == told(capped_to_a_second)
+    assert told(DEAF) != told(POLICY)
