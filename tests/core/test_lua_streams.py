@@ -135,6 +135,7 @@ RESPONSES = (
 
 @QUICK
 @given(st.lists(st.integers(0, len(b"".join(RESPONSES))), max_size=8))
+@example([231, 232])
 def test_a_whole_stream_of_responses_stays_as_it_is(cuts: list[int]) -> None:
     whole = b"".join(RESPONSES)
     chunks = tuple(whole[a:b] for a, b in pairwise([0, *sorted(cuts), len(whole)]))

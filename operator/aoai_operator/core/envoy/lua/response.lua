@@ -99,7 +99,10 @@ local function stream_answer(h, state)
     if n > 0 then
       local s = chunk:getBytes(0, n)
       out = s
-      if kind == 'responses' and not ended then ended, edge = has_last(edge .. s), sub(s, -32) end
+      if kind == 'responses' and not ended then
+        edge = edge .. s
+        ended, edge = has_last(edge), sub(edge, -32)
+      end
       if n >= 2048 then recent, k = {s}, 1
       elseif k > 0 and #recent[k] < 64 then recent[k] = recent[k] .. s
       else
