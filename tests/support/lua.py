@@ -79,7 +79,7 @@ _DATA = f"""
 local ANONYMOUS = 'anonymous'
 {assignment("OPERATIONS", ((name, True) for name in INFERENCE))}
 local POOLS = {{['ai/chat'] = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
-  list = {{'gpt-4o', 'mini'}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}}}}}}
+  list = {{'gpt-4o', 'mini'}}, lone = {{}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}}}}}}
 local TENANTS = {{['ai/team'] = {{['ai/chat'] = {{mini = true}}}}}}
 """
 _LOCALS = (

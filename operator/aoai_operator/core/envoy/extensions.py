@@ -8,7 +8,7 @@ from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
 from aoai_operator.core.envoy.luadata import LuaValue, assignment, source, text
 from aoai_operator.core.envoy.snapshot import Json, Resource
-from aoai_operator.core.envoy.topology import common_deployment
+from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
@@ -113,5 +113,6 @@ def _pool(table: RoutingTable) -> LuaValue:
         "cap": cap_ms(table.throttling),
         "default": names[0],
         "list": list(names),
+        "lone": {m.name: True for m in table.models if len(tuple(hosts(table, m))) == 1},
         "models": {m.name: common_deployment(table, m) or False for m in table.models},
     }

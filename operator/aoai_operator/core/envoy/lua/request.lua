@@ -1,6 +1,6 @@
 -- The one filter of a request's way in (here) and of its answer's way out (response.lua, the same script, below). Before this
 -- text stand json.lua and the data:
---   POOLS[key] = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models},
+--   POOLS[key] = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models}, lone = {models of one host},
 --                 models = {name -> the deployment's name where all hosts share it, else false}}
 --   TENANTS[key] = {pool key -> true (all its models) or {model -> true}}
 --   OPERATIONS[name]: what a tenant may ask of Azure, all of it by POST
