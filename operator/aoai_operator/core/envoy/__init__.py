@@ -5,7 +5,11 @@
 - extensions.py the two filters that change often, by ECDS: the tenants' keys, and the Lua with its data
 - routes.py     address -> pool -> model -> cluster, with the pool's retries and time-outs
 - clusters.py   one cluster for each pool x model: balancing, credentials by endpoint, names rewritten for each attempt
-- endpoints.py  one host for each deployment: address, priority, health, ramp (all that changes by the second)
+- endpoints.py  one host for each deployment: address, priority, health, incarnation (all that changes by the second)
 - secrets.py    the endpoints' keys, by SDS
 - bootstrap.py  the static file an Envoy starts from: where the control plane is
+- topology.py   what routes, clusters and endpoints must agree on; headers.py which headers go on to Azure
+- lua/          the scripts; luadata.py the data that travels inside them
+
+The snapshot's way to Envoy: packed.py (encoded, with what refers to what), delta.py and stream.py (delta xDS).
 """

@@ -1,6 +1,6 @@
 -- A scan of a JSON text for its top-level members, without parsing it: nothing is copied, order and numbers stay as
 -- they are. In valid JSON a quoted word followed by a colon is always a key; its depth is counted from the nearer end.
-local find, byte, sub, match, gmatch = string.find, string.byte, string.sub, string.match, string.gmatch
+local find, byte, sub, match = string.find, string.byte, string.sub, string.match
 
 -- The change of depth over s[i..e], with i outside any string; or, where `closing` is set, the position at which it falls
 -- back to zero, nil if it does not.

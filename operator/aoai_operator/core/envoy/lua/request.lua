@@ -12,7 +12,7 @@
 collectgarbage('setpause', 400)
 collectgarbage('setstepmul', 400)
 local format, ceil = string.format, math.ceil
-local tonumber, pairs, ipairs = tonumber, pairs, ipairs
+local tonumber, ipairs = tonumber, ipairs
 
 -- Text of a client's in a JSON string of ours.
 local function quote(s)
