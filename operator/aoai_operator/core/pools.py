@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from aoai_operator.core.api import AOAIBackendPool, Deployment, ProbePath, RetryReason, Strategy, milliseconds
+from aoai_operator.core.api import (
+    AOAIBackendPool,
+    Deployment,
+    NamespacesFrom,
+    ProbePath,
+    RetryReason,
+    Sidecars,
+    Strategy,
+    milliseconds,
+)
 from aoai_operator.core.api import Endpoint as EndpointSpec
 from aoai_operator.core.credentials import Unreadable, read_key, reference
 from aoai_operator.core.findings import Fault, Finding
@@ -64,6 +73,9 @@ def pool_table(
         name=pool.metadata.name,
         gateway=spec.gateway.name,
         hostnames=hostnames,
+        tls_secret=spec.gateway.tls.secret_ref.name if spec.gateway.tls else "",
+        sidecars=spec.gateway.sidecars is Sidecars.ALLOWED,
+        namespaces=_namespaces(pool),
         strategy=_STRATEGIES[spec.balancing.strategy],
         auth_required=spec.auth.required,
         max_request_bytes=spec.limits.max_request_bytes,
@@ -85,6 +97,13 @@ def pool_table(
         tenants=tuple(tenants),
     )
     return table, findings
+
+
+def _namespaces(pool: AOAIBackendPool) -> tuple[str, ...]:
+    allowed = pool.spec.allowed_namespaces
+    if allowed.from_ is NamespacesFrom.ALL:
+        return ("*",)
+    return tuple(sorted({pool.metadata.namespace, *allowed.names}))
 
 
 def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: int) -> tuple[Endpoint, Finding | None]:

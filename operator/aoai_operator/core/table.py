@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from aoai_operator.core.envoy.snapshot import content_hash
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
 
+TLS_ENTRIES = ("tls.crt", "tls.key")
+"""The entries of a Secret of the type kubernetes.io/tls: certificate chain and private key, both PEM."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +113,12 @@ class RoutingTable(_Part):
     name: str
     gateway: str
     hostnames: tuple[str, ...]
+    tls_secret: str = ""
+    """The kubernetes.io/tls Secret, in the pool's namespace, with which it is served to clients; empty: by HTTP."""
+    sidecars: bool = False
+    """Whether an Envoy in an application's pod may carry it, and so hold its endpoints' credentials."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces that may use it, its own included; "*" for all."""
     strategy: Literal["Headroom", "Weighted", "LeastRequest"]
     auth_required: bool
     max_request_bytes: int
@@ -131,6 +140,11 @@ class RoutingTable(_Part):
     def revision(self) -> str:
         """The content hash: equal tables have equal revisions, whoever compiled them."""
         return content_hash(self.model_dump(mode="json"))
+
+    @property
+    def tls_refs(self) -> tuple[SecretRef, ...]:
+        """The entries of its serving certificate and key, none when it is served by HTTP."""
+        return tuple(SecretRef(self.namespace, self.tls_secret, key) for key in TLS_ENTRIES if self.tls_secret)
 
     def endpoint(self, name: str) -> Endpoint:
         """Return the endpoint of that name; KeyError when there is none."""

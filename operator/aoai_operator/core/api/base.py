@@ -195,12 +195,13 @@ class ObjectMeta(Model):
     creation_timestamp: str = ""
 
 
+SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=f"^{SUBDOMAIN}$")]
+
+
 class SecretKeyRef(Model):
     """One value of a Secret in the namespace of the resource that refers to it."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=f"^{SUBDOMAIN}$")] = Field(
-        description="Name of the Secret, in the namespace of this resource. Required."
-    )
+    name: SecretName = Field(description="Name of the Secret, in the namespace of this resource. Required.")
     key: Annotated[str, Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$")] = Field(
         default="api-key", description="Key of the Secret's data whose value is the API key. Default api-key."
     )

@@ -15,6 +15,7 @@ from aoai_operator.core.api.base import (
     Label,
     Model,
     ObjectMeta,
+    SecretName,
     Size,
     list_map,
     rule,
@@ -191,6 +192,31 @@ class PoolAuth(Model):
     )
 
 
+class Sidecars(StrEnum):
+    """Whether Envoys in applications' own pods may carry a pool."""
+
+    FORBIDDEN = "Forbidden"
+    ALLOWED = "Allowed"
+
+
+class TlsSecretRef(Model):
+    """A Secret of the type kubernetes.io/tls in the pool's namespace."""
+
+    name: SecretName = Field(
+        description="Name of the Secret, of the type kubernetes.io/tls, in the pool's namespace; cert-manager writes "
+        "such. Required."
+    )
+
+
+class GatewayTls(Model):
+    """HTTPS to clients."""
+
+    secret_ref: TlsSecretRef = Field(
+        description="Secret with the serving certificate (tls.crt) and its key (tls.key), for the pool's host names. "
+        "Read again when it changes. Required."
+    )
+
+
 class GatewayRef(Model):
     """Where the pool answers."""
 
@@ -201,6 +227,15 @@ class GatewayRef(Model):
         description="Host names at which the pool answers besides /<namespace>/<pool>/, in lower case, without "
         "port. Default none. At most 16; no two pools of one gateway may share one.",
         json_schema_extra=LIST_SET,
+    )
+    tls: GatewayTls | None = Field(
+        default=None,
+        description="HTTPS to clients: the pool is then served on the gateway's HTTPS port only. Default: HTTP.",
+    )
+    sidecars: Sidecars = Field(
+        default=Sidecars.FORBIDDEN,
+        description="Whether Envoys in applications' own pods may carry the pool: Forbidden or Allowed. Such an Envoy "
+        "holds the endpoints' credentials, and so does whoever may enter its pod. Default Forbidden.",
     )
 
 
