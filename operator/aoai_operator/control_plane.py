@@ -1,4 +1,4 @@
-"""The control plane of one gateway: a snapshot in, and what its Envoys say about it out."""
+"""The control plane: snapshots of gateways in, and what their Envoys say about them out."""
 
 from __future__ import annotations
 
@@ -19,66 +19,100 @@ from aoai_operator.ports import XdsObserver
 _log = structlog.get_logger("xds")
 
 
-class ControlPlane:
-    """Serves snapshots by delta ADS. Used from one event loop."""
+class Gateway:
+    """The Envoys of one gateway, by the name that they are known by in the xDS server. Made by ControlPlane.add."""
 
     def __init__(
         self,
-        gateway: str,
+        name: str,
         *,
+        cache: SnapshotCache,
+        states: ProxyStates,
         refused: Callable[[TypeUrl, str, str, str], None],
         settled: Callable[[str], None],
-        changed: Callable[[], None],
-        meters: XdsObserver,
     ) -> None:
-        """Take whom to tell.
-
-        Args:
-            gateway: the `node.cluster` of its Envoys.
-            refused: hears of each resource that an Envoy refuses, or that cannot even be encoded: type, name, version
-                and the reason in Envoy's words, which may quote secrets.
-            settled: hears the version of a snapshot once every connected Envoy has accepted it.
-            changed: hears that `programming` changed.
-            meters: counts ACKs, NACKs and connections.
-        """
-        self.gateway = gateway
+        self.name = name
+        self._cache = cache
+        self._states = states
         self._refused = refused
-        self._all_settled = settled
-        self._changed = changed
+        self._settled = settled
         self._snapshot = Snapshot.of(())
-        self._cache = SnapshotCache(pack)
-        self._states = ProxyStates()
-        self._server = XdsServer(self._cache, (self._states, meters, _Relay(self)))
-
-    @asynccontextmanager
-    async def serving(self, address: str) -> AsyncIterator[int]:
-        """Serve at an address while the block runs; see grpc_server.serving."""
-        async with serving(address, [self._server.handler()]) as port:
-            yield port
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make a snapshot current."""
         self._snapshot = snapshot
-        for bad in self._cache.publish(self.gateway, snapshot):
+        for bad in self._cache.publish(self.name, snapshot):
             self._refused(bad.type_url, bad.name, bad.version, bad.message)
 
     def programming(self, owner: str) -> Programming:
         """Return how far the Envoys are with the present resources of a pool, "namespace/name"."""
-        return self._states.programming(self.gateway, self._snapshot, owner)
+        return self._states.programming(self.name, self._snapshot, owner)
 
     def tell_refused(self, type_url: TypeUrl, versions: Mapping[str, str], message: str) -> None:
         """Pass a NACK on."""
         for name, version in versions.items():
             self._refused(type_url, name, version, message)
 
-    def tell_changed(self, gateway: str) -> None:
-        """Pass on that a proxy of a gateway came, went, or accepted a snapshot."""
-        if gateway != self.gateway:
-            _log.warning("an Envoy of another gateway is connected", gateway=gateway)
+    def tell_progress(self) -> None:
+        """Pass on that an Envoy came, went, or accepted a snapshot, once all of them hold the present one."""
+        if self._states.all_settled(self.name, self._snapshot.version):
+            self._settled(self._snapshot.version)
+
+
+class ControlPlane:
+    """Serves the snapshots of gateways by delta ADS. Used from one event loop."""
+
+    def __init__(self, *, changed: Callable[[], None], meters: XdsObserver) -> None:
+        """Take whom to tell.
+
+        Args:
+            changed: hears that what some gateway's `programming` says may have changed.
+            meters: counts ACKs, NACKs and connections.
+        """
+        self._changed = changed
+        self._gateways: dict[str, Gateway] = {}
+        self._cache = SnapshotCache(pack)
+        self._states = ProxyStates()
+        self.server = XdsServer(self._cache, (self._states, meters, _Relay(self)))
+
+    def add(
+        self,
+        name: str,
+        *,
+        refused: Callable[[TypeUrl, str, str, str], None],
+        settled: Callable[[str], None],
+    ) -> Gateway:
+        """Add a gateway.
+
+        Args:
+            name: what its Envoys are known by in the xDS server.
+            refused: hears of each resource that an Envoy refuses, or that cannot even be encoded: type, name, version
+                and the reason in Envoy's words, which may quote secrets.
+            settled: hears the version of a snapshot once every connected Envoy has accepted it.
+        """
+        gateway = Gateway(name, cache=self._cache, states=self._states, refused=refused, settled=settled)
+        self._gateways[name] = gateway
+        return gateway
+
+    @asynccontextmanager
+    async def serving(self, address: str) -> AsyncIterator[int]:
+        """Serve at an address while the block runs; see grpc_server.serving."""
+        async with serving(address, [self.server.handler()]) as port:
+            yield port
+
+    def tell_changed(self, name: str) -> None:
+        """Pass on that an Envoy of a gateway came, went, or accepted a snapshot."""
+        gateway = self._gateways.get(name)
+        if gateway is None:
+            _log.warning("an Envoy of another gateway is connected", gateway=name)
             return
-        if self._states.all_settled(gateway, self._snapshot.version):
-            self._all_settled(self._snapshot.version)
+        gateway.tell_progress()
         self._changed()
+
+    def tell_refused(self, name: str, type_url: TypeUrl, versions: Mapping[str, str], message: str) -> None:
+        """Pass a NACK on."""
+        if name in self._gateways:
+            self._gateways[name].tell_refused(type_url, versions, message)
 
 
 class _Relay:
@@ -97,8 +131,7 @@ class _Relay:
         """Say nothing: what counts is when all is accepted."""
 
     def nacked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str], message: str) -> None:
-        if proxy.gateway == self._plane.gateway:
-            self._plane.tell_refused(type_url, versions, message)
+        self._plane.tell_refused(proxy.gateway, type_url, versions, message)
 
     def settled(self, proxy: Proxy, version: str) -> None:  # noqa: ARG002 - the port's
         self._plane.tell_changed(proxy.gateway)

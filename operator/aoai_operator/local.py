@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from ssl import SSLError
@@ -138,12 +138,9 @@ class _Local:
             hold_off=settings.hold_off,
             hold_off_max=settings.hold_off_max,
         )
-        self._plane = ControlPlane(
-            settings.gateway,
-            refused=self._publisher.refused,
-            settled=self._publisher.settled,
-            changed=self._reconciler.observations_changed,
-            meters=self._metrics,
+        self._plane = ControlPlane(changed=self._reconciler.observations_changed, meters=self._metrics)
+        self._proxies = self._plane.add(
+            settings.gateway, refused=self._publisher.refused, settled=self._publisher.settled
         )
         self._envoy = EnvoyProcess(
             self._envoy_options(directory), on_restart=self._metrics.envoy_restarted, clean=self._publisher.cleaned
@@ -250,8 +247,8 @@ class _Local:
         self._terminal.ready(address, served_pools(address, self._mine(), self._compiled.pool_statuses), details)
         self._tell(self._observer.overrides(_now()))
 
-    def _load(self) -> World:
-        world, self._faults = self._resources.load()
+    async def _load(self) -> World:
+        world, self._faults = await asyncio.to_thread(self._resources.load)
         return world
 
     def _deliver(self, world: World, compiled: Compiled) -> None:
@@ -272,21 +269,15 @@ class _Local:
         return {key: table for key, table in self._compiled.tables.items() if table.gateway == self._gateway.gateway}
 
     def _publish(self, snapshot: Snapshot) -> None:
-        self._plane.publish(snapshot)
+        self._proxies.publish(snapshot)
         self._reconciler.observations_changed()
 
     def _observed(self) -> None:
         self._publisher.observed()
         self._reconciler.observations_changed()
 
-    def _programming(self) -> Mapping[PoolKey, Programming]:
-        refusals, held = self._publisher.refusals(), self._publisher.held()
-        found = {}
-        for key in self._mine():
-            known = self._plane.programming(str(key))
-            programmed = 0 if key in held or key in refusals else known.programmed
-            found[key] = Programming(known.connected, programmed, refusals.get(key))
-        return found
+    def _programming(self) -> Mapping[PoolKey, Sequence[Programming]]:
+        return {key: (part,) for key, part in self._publisher.programming(self._proxies.programming).items()}
 
 
 async def _accepting(listen: HostPort) -> None:

@@ -144,17 +144,16 @@ class Plane:
         self.heard = Heard()
         self.refused: list[tuple[TypeUrl, str, str]] = []
         self.settled: list[str] = []
-        self.plane = ControlPlane(
+        self.plane = ControlPlane(changed=lambda: None, meters=self.heard)
+        self.gateway = self.plane.add(
             "g",
             refused=lambda url, name, _version, message: self.refused.append((url, name, message)),
             settled=self.settled.append,
-            changed=lambda: None,
-            meters=self.heard,
         )
 
     def publish(self, *resources: tuple[TypeUrl, Resource]) -> Snapshot:
         snapshot = Snapshot.of(resources)
-        self.plane.publish(snapshot)
+        self.gateway.publish(snapshot)
         return snapshot
 
     async def settle(self, *resources: tuple[TypeUrl, Resource]) -> None:
@@ -220,7 +219,7 @@ async def test_all_types_arrive_and_changes_are_seen_live(house: House, upstream
 
     await eventually(changed)
     assert house.plane.heard.nacks == []
-    assert house.plane.plane.programming("a") == Programming(connected=1, programmed=1)
+    assert house.plane.gateway.programming("a") == Programming(connected=1, programmed=1)
 
 
 async def test_a_change_of_endpoints_sends_only_these(house: House, upstream: Canned) -> None:
@@ -294,11 +293,11 @@ async def test_bad_lua_is_refused_in_envoys_words_and_the_old_code_stays(house: 
     assert (url, name) == (TypeUrl.EXTENSION, "lua")
     assert "script load error" in message
     assert (await house.get("/a")).headers["x-greeting"] == "hello"
-    programming = house.plane.plane.programming("a")
+    programming = house.plane.gateway.programming("a")
     assert (programming.connected, programming.programmed, programming.refusal) == (1, 0, message)
 
     await house.plane.settle(*house.basics(upstream.port, greeting="mended"))
-    assert house.plane.plane.programming("a") == Programming(1, 1)
+    assert house.plane.gateway.programming("a") == Programming(1, 1)
     assert (await house.get("/a")).headers["x-greeting"] == "mended"
     assert len(house.plane.refused) == 1
 
@@ -354,8 +353,8 @@ async def test_one_bad_list_of_endpoints_keeps_no_other_from_arriving(house: Hou
     await eventually(served, within=4)
     await eventually(lambda: house.plane.refused)
     assert {(url, name) for url, name, _ in house.plane.refused} == {(TypeUrl.ENDPOINT, "c")}
-    assert house.plane.plane.programming("b") == Programming(1, 1)
-    assert house.plane.plane.programming("c").programmed == 0
+    assert house.plane.gateway.programming("b") == Programming(1, 1)
+    assert house.plane.gateway.programming("c").programmed == 0
 
 
 async def test_an_envoy_that_comes_back_is_sent_nothing_that_it_has(tmp_path: Path, upstream: Canned) -> None:

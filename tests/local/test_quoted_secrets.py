@@ -97,22 +97,17 @@ class Parts:
             interval=0.01,
             translate=self.translate,
         )
-        self.plane = ControlPlane(
-            "default",
-            refused=self.publisher.refused,
-            settled=self.publisher.settled,
-            changed=lambda: None,
-            meters=self.meters,
-        )
+        self.plane = ControlPlane(changed=lambda: None, meters=self.meters)
+        self.gateway = self.plane.add("default", refused=self.publisher.refused, settled=self.publisher.settled)
         self.publisher.want(compile_world(RESOURCES).tables, RESOURCES.secrets)
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.plane.publish(snapshot)
+        self.gateway.publish(snapshot)
 
     def shown(self, logs: Sequence[object]) -> str:
         """Return all that people see of it: log lines, statuses, metrics."""
-        programming = {key: Programming(1, 0, words) for key, words in self.publisher.refusals().items()}
+        programming = {key: (Programming(1, 0, words),) for key, words in self.publisher.refusals().items()}
         statuses = compile_world(replace(RESOURCES, programming=programming)).pool_statuses
         return f"{logs} {statuses} {generate_latest(self.meters.registry).decode()}"
 
@@ -142,7 +137,7 @@ async def test_a_refusal_that_quotes_keys_shows_none(logs: list[object], parts: 
     assert parts.snapshot is not None
     cluster = parts.snapshot.resources[TypeUrl.CLUSTER]["ns/a/gpt-4o"]
     words = f"not for me: api-key {REGION}, and of a tenant: \\'{TENANT}\\'"
-    parts.plane.tell_refused(TypeUrl.CLUSTER, {"ns/a/gpt-4o": cluster.version}, words)
+    parts.gateway.tell_refused(TypeUrl.CLUSTER, {"ns/a/gpt-4o": cluster.version}, words)
     shown = parts.shown(logs)
     assert shown.count("not for me: api-key [redacted]") >= 3
     assert TENANT not in shown

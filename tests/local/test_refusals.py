@@ -13,7 +13,7 @@ import pytest
 
 from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
 from aoai_operator.adapters.listening import reserved_port
-from aoai_operator.control_plane import ControlPlane
+from aoai_operator.control_plane import ControlPlane, Gateway
 from aoai_operator.core.compiler import compile_world
 from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
@@ -107,22 +107,17 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     async with AsyncExitStack() as stack:
         port = stack.enter_context(reserved_port("127.0.0.1", 0))
         settings = GatewaySettings("default", "127.0.0.1", port, str(tmp_path / "access.log"))
-        plane: ControlPlane
+        gateway: Gateway
         publisher = Publisher(
             settings=settings,
             observing=NoObservations(),
-            publish=lambda snapshot: plane.publish(snapshot),  # noqa: PLW0108 - they need each other
+            publish=lambda snapshot: gateway.publish(snapshot),  # noqa: PLW0108 - they need each other
             now=lambda: 1,
             interval=0.01,
             translate=Sabotage(shared=request.param == "routes"),
         )
-        plane = ControlPlane(
-            "default",
-            refused=publisher.refused,
-            settled=publisher.settled,
-            changed=lambda: None,
-            meters=Metrics(),
-        )
+        plane = ControlPlane(changed=lambda: None, meters=Metrics())
+        gateway = plane.add("default", refused=publisher.refused, settled=publisher.settled)
         control, admin = tmp_path / "xds.sock", tmp_path / "admin.sock"
         await stack.enter_async_context(plane.serving(f"unix:{control}"))
         static = bootstrap(

@@ -39,7 +39,7 @@ class House:
             retry_after=0.02,
         )
 
-    def load(self) -> World:
+    async def load(self) -> World:
         self.loads += 1
         if isinstance(self.resources, OSError):
             raise self.resources

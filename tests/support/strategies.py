@@ -140,7 +140,9 @@ def worlds(draw: st.DrawFn, *, before: bool = True) -> World:
         programming=draw(
             st.dictionaries(
                 _pool_keys,
-                st.builds(Programming, st.integers(0, 3), st.integers(0, 3), st.none() | st.just("No.")),
+                st.lists(
+                    st.builds(Programming, st.integers(0, 3), st.integers(0, 3), st.none() | st.just("No.")), max_size=2
+                ),
                 max_size=2,
             )
         ),

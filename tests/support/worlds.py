@@ -59,7 +59,7 @@ def read_world(raw: Mapping[str, Any]) -> World:
             hosts={_host(key): _state(one) for key, one in raw.get("hosts", {}).items()},
             addresses={_endpoint(key): tuple(found) for key, found in raw.get("addresses", {}).items()},
         ),
-        programming={PoolKey.of(key): Programming(**one) for key, one in raw.get("programming", {}).items()},
+        programming={PoolKey.of(key): (Programming(**one),) for key, one in raw.get("programming", {}).items()},
         now=raw.get("now", NOW),
     )
 

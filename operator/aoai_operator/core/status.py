@@ -39,7 +39,7 @@ def pool_status(
 ) -> AOAIBackendPoolStatus:
     """Return the whole status of a pool."""
     states = _endpoint_states(world, table)
-    programming = world.programming.get(pool.key, Programming())
+    programming = Programming.together(world.programming.get(pool.key, ()), table.revision if table else "")
     facts = [
         _about("Accepted", [f for f in findings if not f.fault.of_reference], "Accepted"),
         _about("ResolvedRefs", [f for f in findings if f.fault.of_reference], "ResolvedRefs"),

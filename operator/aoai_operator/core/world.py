@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aoai_operator.core.api import AOAIBackendPool, AOAIBackendPoolStatus, TenantQuota, TenantQuotaStatus
@@ -14,11 +14,31 @@ from aoai_operator.core.table import RoutingTable
 
 @dataclass(frozen=True, slots=True)
 class Programming:
-    """How far the Envoys of a pool's gateway are: connected, programmed with its present table, and Envoy's refusal."""
+    """How far the Envoys of one control plane are with a pool.
+
+    Attributes:
+        connected: Envoys that should carry the pool.
+        programmed: those among them that hold all that was published of it.
+        refusal: an Envoy's words, cleared of secrets, when one does not take it.
+        revision: that of the routing table that was published; None: of the one that is wanted now.
+    """
 
     connected: int = 0
     programmed: int = 0
     refusal: str | None = None
+    revision: str | None = None
+
+    @classmethod
+    def together(cls, parts: Iterable[Programming], wanted: str) -> Programming:
+        """Sum the parts up; an Envoy counts as programmed only with the table of the `wanted` revision."""
+        parts = tuple(parts)
+        mine = [p for p in parts if p.revision in (None, wanted)]
+        return cls(
+            connected=sum(p.connected for p in parts),
+            programmed=sum(p.programmed for p in mine),
+            refusal=next((p.refusal for p in mine if p.refusal is not None), None),
+            revision=wanted,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +52,7 @@ class World:
             become invalid.
         invalid: pools that exist but cannot be read as such; their last good table keeps serving.
         overrides: the observed state of the hosts, for the statuses.
-        programming: how far the Envoys are, by pool.
+        programming: how far the Envoys are, by pool, a part from each control plane that knows of it.
         pool_statuses, quota_statuses: what the resources' statuses say now; transitions keep their times.
         now: milliseconds of the Unix epoch.
     """
@@ -43,7 +63,7 @@ class World:
     last_good: Mapping[PoolKey, RoutingTable] = field(default_factory=dict)
     invalid: frozenset[PoolKey] = frozenset()
     overrides: Overrides = field(default_factory=Overrides)
-    programming: Mapping[PoolKey, Programming] = field(default_factory=dict)
+    programming: Mapping[PoolKey, Sequence[Programming]] = field(default_factory=dict)
     pool_statuses: Mapping[PoolKey, AOAIBackendPoolStatus] = field(default_factory=dict)
     quota_statuses: Mapping[PoolKey, TenantQuotaStatus] = field(default_factory=dict)
     now: int = 0

@@ -19,6 +19,7 @@ from aoai_operator.core.observed import Overrides
 from aoai_operator.core.quarantine import Quarantine
 from aoai_operator.core.secret import SecretValue, redacted, undumped
 from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.world import Programming
 
 _log = structlog.get_logger("publish")
 
@@ -136,9 +137,22 @@ class Publisher:
             return dict.fromkeys(state.wanted, state.blameless)
         return {key: refusal.message for key, refusal in state.refused.items()}
 
-    def held(self) -> frozenset[PoolKey]:
-        """Return the pools that wait for their turn after a refusal."""
-        return frozenset(self._quarantine.waiting)
+    def programming(self, known: Callable[[str], Programming]) -> Mapping[PoolKey, Programming]:
+        """Return how far the Envoys are with each wanted pool; `known` tells what they hold of one's resources.
+
+        A pool is on no Envoy as it is wanted while it is refused, waits for its turn after a refusal, or is not
+        published yet.
+        """
+        refusals, published = self.refusals(), _revisions(self._quarantine)
+        held = {*self._quarantine.waiting, *refusals}
+        found = {}
+        for key, entry in self._quarantine.wanted.items():
+            on = known(str(key))
+            there = key not in held and self._sent.get(key) == published.get(key)
+            found[key] = Programming(
+                on.connected, on.programmed if there else 0, refusals.get(key), entry.table.revision
+            )
+        return found
 
     async def run(self) -> None:
         """Run until cancelled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -25,9 +25,9 @@ class Reconciler:
     def __init__(
         self,
         *,
-        load: Callable[[], World],
+        load: Callable[[], Awaitable[World]],
         observe: Callable[[int], Overrides],
-        programming: Callable[[], Mapping[PoolKey, Programming]],
+        programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
         deliver: Callable[[World, Compiled], None],
         now: Callable[[], int],
         hold_off: float,
@@ -37,7 +37,7 @@ class Reconciler:
         """Take the ways in and out.
 
         Args:
-            load: reads the resources and secrets; runs in a thread.
+            load: reads the resources and secrets, and what the tables and statuses were before the first pass.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys are.
             deliver: takes each outcome, with the world that it was made of.
@@ -102,7 +102,7 @@ class Reconciler:
         wanted = self._wanted
         if self._read != wanted:
             try:
-                self._resources = await asyncio.to_thread(self._load)
+                self._resources = await self._load()
                 self._read = wanted
             except Exception:
                 self._try_again()
@@ -113,11 +113,11 @@ class Reconciler:
         last = self._last
         return replace(
             self._resources,
-            last_good=last.tables if last else {},
+            last_good=last.tables if last else self._resources.last_good,
             overrides=self._observe(now),
             programming=self._programming(),
-            pool_statuses=last.pool_statuses if last else {},
-            quota_statuses=last.quota_statuses if last else {},
+            pool_statuses=last.pool_statuses if last else self._resources.pool_statuses,
+            quota_statuses=last.quota_statuses if last else self._resources.quota_statuses,
             now=now,
         )
 
