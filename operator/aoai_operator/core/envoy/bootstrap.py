@@ -6,44 +6,27 @@ Everything else (listeners, routes, clusters, keys) comes by ADS. The same boots
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aoai_operator.core.envoy.config import TYPE
+from aoai_operator.core.envoy.control_plane import (
+    Address,
+    ControlPlaneAccess,
+    MutualTls,
+    TcpAddress,
+    Token,
+    UnixAddress,
+    control_plane_cluster,
+)
 from aoai_operator.core.envoy.settings import CONTROL_PLANE
 from aoai_operator.core.envoy.snapshot import Json
 
-
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """A TCP address."""
-
-    host: str
-    port: int
-
-    def to_envoy(self) -> Json:
-        """Return it as an `envoy.config.core.v3.Address`."""
-        return {"socket_address": {"address": self.host, "port_value": self.port}}
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """A Unix socket; the mode of its directory decides who may connect."""
-
-    path: str
-
-    def to_envoy(self) -> Json:
-        """Return it as an `envoy.config.core.v3.Address`."""
-        return {"pipe": {"path": self.path}}
-
-
-Address = TcpAddress | UnixAddress
+__all__ = ["Address", "MutualTls", "TcpAddress", "Token", "UnixAddress", "bootstrap"]
 
 
 def bootstrap(
     *,
     node_id: str,
     gateway: str,
-    control_plane: Address,
+    control_plane: ControlPlaneAccess,
     admin: Address,
     max_connections: int = 50_000,
     max_heap_bytes: int | None = None,
@@ -53,7 +36,8 @@ def bootstrap(
     Args:
         node_id: the name of this Envoy among the gateway's.
         gateway: the gateway that it belongs to; the control plane reads it as `node.cluster`.
-        control_plane: where ADS is served, over HTTP/2.
+        control_plane: where ADS is served, over HTTP/2, and how this Envoy proves who it is; with TLS it also needs
+            the files of control_plane.sds_files.
         admin: where Envoy's admin interface listens; it has no authentication, so loopback or a private Unix socket.
         max_connections: downstream connections above which new ones are refused.
         max_heap_bytes: the memory at which Envoy refuses new requests instead of growing; None for no such bound.
@@ -71,7 +55,7 @@ def bootstrap(
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
             "cds_config": {"ads": {}, "resource_api_version": "V3"},
         },
-        "static_resources": {"clusters": [_control_plane_cluster(control_plane)]},
+        "static_resources": {"clusters": [control_plane_cluster(control_plane)]},
         "overload_manager": _overload_manager(max_connections, max_heap_bytes),
         # The allow-list of request headers is one long expression (headers.py); Envoy's default bound is 100.
         "layered_runtime": {
@@ -79,30 +63,6 @@ def bootstrap(
         },
         # Most of a cluster's statistics are never touched; made on first use, they cost nothing.
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
-    }
-
-
-def _control_plane_cluster(address: Address) -> Json:
-    return {
-        "name": CONTROL_PLANE,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": CONTROL_PLANE,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address.to_envoy()}}]}],
-        },
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {
-                    "http2_protocol_options": {
-                        # A control plane that vanished without a FIN must not be waited for: configuration would
-                        # stand still, and nothing would say so.
-                        "connection_keepalive": {"interval": "10s", "timeout": "5s"},
-                    }
-                },
-            }
-        },
     }
 
 
