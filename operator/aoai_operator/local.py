@@ -103,11 +103,12 @@ class _Local:
         self._control_plane = directory / "operator.sock"
         self._admin = directory / "envoy.sock"
         self._trusted_ca = settings.ca_file or system_trust()
+        self._pipe = directory / "access.log"
         self._gateway = GatewaySettings(
             gateway=settings.gateway,
             listen_host=listen.host,
             listen_port=listen.port,
-            access_log=str(directory / "access.log"),
+            access_log=str(self._pipe),
             trusted_ca=str(self._trusted_ca),
         )
         self._resources = FileResources(settings.paths)
@@ -209,11 +210,10 @@ class _Local:
             )
 
     async def _read_access_log(self, stack: AsyncExitStack) -> None:
-        path = Path(self._gateway.access_log)
         try:
-            await stack.enter_async_context(access_log(path, self._accounting))
+            await stack.enter_async_context(access_log(self._pipe, self._accounting))
         except OSError as error:
-            raise StartError(f"cannot make the pipe {path}: {error.strerror}; set TMPDIR") from error
+            raise StartError(f"cannot make the pipe {self._pipe}: {error.strerror}; set TMPDIR") from error
 
     async def _serve_metrics(self, stack: AsyncExitStack) -> str:
         wanted = self._settings.metrics

@@ -23,6 +23,7 @@ from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, fin
 from aoai_operator.adapters.grpc_server import serving
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.adapters.manifests import read_manifests
+from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.adapters.pipe_log import access_log
 from aoai_operator.adapters.xds_cache import SnapshotCache
 from aoai_operator.adapters.xds_resources import pack
@@ -45,10 +46,21 @@ from support.waiting import eventually
 class DataPlane:
     """A running Envoy with the pools of some manifests; `async with` starts it and waits until it serves."""
 
-    def __init__(self, manifests: str, *, trusted_ca: Path | None = None, overrides: Overrides | None = None) -> None:
+    def __init__(
+        self,
+        manifests: str,
+        *,
+        trusted_ca: Path | None = None,
+        overrides: Overrides | None = None,
+        logs: LogServer | None = None,
+    ) -> None:
+        """Take the manifests; `logs` gets the access log by OpenTelemetry, instead of the pipe."""
         self._manifests = manifests
+        self._logs = logs
         self._trusted_ca = trusted_ca or system_trust()
         self._stack = AsyncExitStack()
+        self.control = AsyncExitStack()
+        """What Envoy dials; closing it takes the control plane away."""
         self._cache = SnapshotCache(pack)
         self._overrides = overrides or Overrides()
         self._settled = ""
@@ -84,12 +96,13 @@ class DataPlane:
             gateway="default",
             listen_host="127.0.0.1",
             listen_port=self._port,
-            access_log=str(self.directory / "log"),
+            access_log=None if self._logs else str(self.directory / "log"),
             trusted_ca=str(self._trusted_ca),
         )
         await self._stack.enter_async_context(access_log(self.directory / "log", self))
-        handlers = [XdsServer(self._cache, [self]).handler()]
-        await self._stack.enter_async_context(serving(f"unix:{self.directory / 'xds'}", handlers))
+        handlers = [XdsServer(self._cache, [self]).handler(), *([self._logs.handler()] if self._logs else [])]
+        await self._stack.enter_async_context(self.control)
+        await self.control.enter_async_context(serving(f"unix:{self.directory / 'xds'}", handlers))
         envoy = EnvoyProcess(
             EnvoyOptions(
                 binary=find_envoy(None),

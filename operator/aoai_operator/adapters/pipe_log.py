@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from aoai_operator.core.accesslog import Answer, Attempt, parse_line
+from aoai_operator.core.accesslog import parse_lines
 from aoai_operator.ports import LogSink
 
 _CAPACITY = 1 << 20
@@ -59,14 +59,7 @@ class _Reader:
         self._rest = rest
         if not line_break:
             return
-        answers: list[Answer] = []
-        attempts: list[Attempt] = []
-        for line in whole.decode("utf-8", "replace").split("\n"):
-            entry = parse_line(line)
-            if isinstance(entry, Answer):
-                answers.append(entry)
-            elif entry is not None:
-                attempts.append(entry)
+        attempts, answers = parse_lines(whole.decode("utf-8", "replace").split("\n"))
         # Attempts first: they change where the next requests go.
         if attempts:
             self._sink.attempts(attempts)

@@ -7,6 +7,7 @@ hold a tab or a line break: HTTP forbids both in paths, and the rest is ours or 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,6 +87,19 @@ class Attempt:
     status: int
     flags: str
     retry_after_ms: int | None
+
+
+def parse_lines(lines: Iterable[str]) -> tuple[list[Attempt], list[Answer]]:
+    """Read lines, without their line breaks; what is not ours, or cut, is left out. Never raises."""
+    attempts: list[Attempt] = []
+    answers: list[Answer] = []
+    for line in lines:
+        entry = parse_line(line)
+        if isinstance(entry, Answer):
+            answers.append(entry)
+        elif entry is not None:
+            attempts.append(entry)
+    return attempts, answers
 
 
 def parse_line(line: str) -> Answer | Attempt | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
+from aoai_operator.core.envoy.accesslogs import access_log
 from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
 from aoai_operator.core.envoy.extensions import KEYS, KEYS_TYPE, LUA, LUA_TYPE
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
@@ -37,7 +38,7 @@ def _manager(settings: GatewaySettings) -> Json:
             _router(settings),
         ],
         "early_header_mutation_extensions": [_only_known_headers()],
-        "access_log": [_access_log(settings, ANSWER_LINE)],
+        "access_log": [access_log(settings, ANSWER_LINE)],
         "local_reply_config": {"mappers": _local_replies()},
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "gateway"},
         "common_http_protocol_options": {"max_headers_count": 200},
@@ -74,7 +75,7 @@ def _router(settings: GatewaySettings) -> Json:
             ]
         }
     }
-    log = {**_access_log(settings, ATTEMPT_LINE), "filter": failed}
+    log = {**access_log(settings, ATTEMPT_LINE), "filter": failed}
     return extension("router", "filters.http.router.v3.Router", suppress_envoy_headers=True, upstream_log=[log])
 
 
@@ -85,15 +86,6 @@ def _only_known_headers() -> Json:
         "known-headers",
         "http.early_header_mutation.header_mutation.v3.HeaderMutation",
         mutations=[{"remove_on_match": {"key_matcher": unknown}}],
-    )
-
-
-def _access_log(settings: GatewaySettings, line: str) -> Json:
-    return extension(
-        "access-log",
-        "access_loggers.file.v3.FileAccessLog",
-        path=settings.access_log,
-        log_format={"text_format_source": {"inline_string": line}},
     )
 
 

@@ -16,7 +16,8 @@ class GatewaySettings:
         gateway: its name, the `spec.gateway.name` of its pools and the `node.cluster` of its Envoys.
         listen_host: the IP address that Envoy listens on.
         listen_port: the TCP port that Envoy listens on.
-        access_log: the named pipe, on Envoy's file system, into which it writes its access log.
+        access_log: the named pipe, on Envoy's file system, into which it writes its access log; None: it sends the
+            same lines by OpenTelemetry to the control plane, for an Envoy in another pod.
         trusted_ca: a PEM file, on Envoy's file system, of the CAs that sign Azure's certificates. Envoy has no
             default of its own, and refuses to check names without one.
     """
@@ -24,5 +25,5 @@ class GatewaySettings:
     gateway: str
     listen_host: str
     listen_port: int
-    access_log: str = "/run/aoai/access.log"
+    access_log: str | None = "/run/aoai/access.log"
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
