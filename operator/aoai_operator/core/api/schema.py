@@ -54,7 +54,8 @@ def _node(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
     if "properties" in made:
         made["properties"] = {name: _node(field, definitions) for name, field in made["properties"].items()}
         if "default" in made:
-            made["default"] = {}  # the API server fills the fields' own defaults in
+            # An empty object would do, but the API server holds the default itself against the rules, unfilled.
+            made["default"] = {name: f["default"] for name, f in made["properties"].items() if "default" in f}
     if "items" in made:
         made["items"] = _node(made["items"], definitions)
         if made["items"]["type"] != "object":
