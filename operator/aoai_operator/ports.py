@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from aoai_operator.core.accesslog import Answer, Attempt
+from aoai_operator.core.audience import Audience
 from aoai_operator.core.envoy.packed import PackedSnapshot
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.health import ProbeTarget, Sample
@@ -49,6 +50,37 @@ class LogSink(Protocol):
 
     def attempts(self, batch: Sequence[Attempt]) -> None:
         """Take attempts that failed."""
+        ...
+
+
+class Identify(Protocol):
+    """Finds out what a proxy may have, before it is told anything."""
+
+    async def __call__(self, context: Any, claimed: Proxy, /) -> Audience:
+        """Return the audience to which the caller of a gRPC service belongs.
+
+        Ends the call when it has not proven to be what it claims.
+
+        Args:
+            context: gRPC's, of the call.
+            claimed: the `node.id` and `node.cluster` that it sent.
+        """
+        ...
+
+
+class ReviewError(Exception):
+    """Whether a token is good cannot be said now; the message is one sentence for people."""
+
+
+class TokenReviewer(Protocol):
+    """Judges service-account tokens."""
+
+    async def __call__(self, token: str, /) -> str | None:
+        """Return the user name, "system:serviceaccount:<namespace>:<name>"; None if the token is not good for us.
+
+        Raises:
+            ReviewError: who judges does not answer.
+        """
         ...
 
 

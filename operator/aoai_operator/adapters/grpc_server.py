@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+
+from aoai_operator.core.pki import Certificate, KeyPair, bundle
 
 _OPTIONS = (
     # Ask every 10 s whether a silent proxy still lives; a dead one is dropped 5 s later.
@@ -21,6 +24,11 @@ _OPTIONS = (
     # With it, a second server on a port would silently take half of the connections instead of failing.
     ("grpc.so_reuseport", 0),
 )
+
+
+_LIFETIME = 3600.0
+_GRACE = 1.0
+"""Seconds in which calls may end by themselves once the connection is to end; a stream never does."""
 
 
 @asynccontextmanager
@@ -38,12 +46,108 @@ async def serving(address: str, handlers: Sequence[grpc.GenericRpcHandler[Any, A
     """
     server = grpc.aio.server(options=_OPTIONS)
     server.add_generic_rpc_handlers(tuple(handlers))
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise OSError(f"cannot serve gRPC on {address}") from error
+    port = _bound(address, lambda: server.add_insecure_port(address))
+    async with _running(server):
+        yield port
+
+
+class ServerCertificate:
+    """The server's certificate, and the CAs that it trusts in clients. A new one counts from the next handshake on."""
+
+    def __init__(self, pair: KeyPair, trusted: tuple[Certificate, ...]) -> None:
+        """Take the first."""
+        self._current = _configuration(pair, trusted)
+
+    def renew(self, pair: KeyPair, trusted: tuple[Certificate, ...]) -> None:
+        """Take the next. Connections that are open stay as they are."""
+        self._current = _configuration(pair, trusted)
+
+    def credentials(self, *, client_certificates: bool) -> grpc.ServerCredentials:
+        """Return credentials for a port that requires certificates of its clients, or asks for none.
+
+        gRPC's Python API has no third way, to ask without requiring.
+        """
+        used = self._current
+
+        def fetch() -> Any:
+            # Called at each handshake, by threads of gRPC's own; None means that nothing changed.
+            nonlocal used
+            if used is self._current:
+                return None
+            used = self._current
+            return used
+
+        return grpc.dynamic_ssl_server_credentials(used, fetch, client_certificates)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsPorts:
+    """The ports that are served, when 0 was asked for the ones that were free."""
+
+    certificates: int
+    """Clients must have a certificate."""
+    tokens: int | None
+    """Clients have a token."""
+
+
+@asynccontextmanager
+async def serving_tls(
+    handlers: Sequence[grpc.GenericRpcHandler[Any, Any]],
+    *,
+    certificate: ServerCertificate,
+    certificates: str,
+    tokens: str | None,
+    lifetime: float = _LIFETIME,
+) -> AsyncIterator[TlsPorts]:
+    """Serve by TLS while the block runs. Who a client is, and what it may do, is for the services to find out.
+
+    Args:
+        handlers: the services.
+        certificate: the server's.
+        certificates: "host:port" for clients with a certificate; others fail in the handshake.
+        tokens: "host:port" for clients that prove who they are by a token; None: there are none.
+        lifetime: seconds, about, after which a connection is ended, with its streams, so that its client proves
+            anew who it is, and learns of a server that was added.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
+    age = (
+        ("grpc.max_connection_age_ms", int(lifetime * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(_GRACE * 1000)),
+    )
+    server = grpc.aio.server(options=(*_OPTIONS, *age))
+    server.add_generic_rpc_handlers(tuple(handlers))
+
+    def bind(address: str, *, client_certificates: bool) -> int:
+        credentials = certificate.credentials(client_certificates=client_certificates)
+        return _bound(address, lambda: server.add_secure_port(address, credentials))
+
+    ports = TlsPorts(
+        bind(certificates, client_certificates=True),
+        bind(tokens, client_certificates=False) if tokens else None,
+    )
+    async with _running(server):
+        yield ports
+
+
+@asynccontextmanager
+async def _running(server: grpc.aio.Server) -> AsyncIterator[None]:
     await server.start()
     try:
-        yield port
+        yield
     finally:
         await server.stop(None)
+
+
+def _bound(address: str, bind: Callable[[], int]) -> int:
+    try:
+        return bind()
+    except RuntimeError as error:
+        raise OSError(f"cannot serve gRPC on {address}") from error
+
+
+def _configuration(pair: KeyPair, trusted: tuple[Certificate, ...]) -> Any:
+    return grpc.ssl_server_certificate_configuration(
+        [(pair.key, pair.certificate.pem)], root_certificates=bundle(trusted)
+    )

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import grpc
 import structlog
 from envoy.service.discovery.v3 import discovery_pb2
 
+from aoai_operator.core.audience import Audience
 from aoai_operator.core.envoy.delta import Acked, Outcome, Request, Response
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.envoy.stream import DeltaStream
 from aoai_operator.core.proxies import Proxy
-from aoai_operator.ports import SnapshotSource, XdsObserver
+from aoai_operator.ports import Identify, SnapshotSource, XdsObserver
 
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _COALESCE = 0.02
@@ -35,6 +36,8 @@ class XdsServer:
         source: SnapshotSource,
         observers: Sequence[XdsObserver],
         *,
+        identify: Identify | None = None,
+        opened: Callable[[Audience], None] = lambda _: None,
         coalesce: float = _COALESCE,
         warming: float = _WARMING,
     ) -> None:
@@ -43,11 +46,16 @@ class XdsServer:
         Args:
             source: the snapshots.
             observers: hear of connections, ACKs and NACKs.
+            identify: finds out the audience of each proxy, whose text is then its gateway for the source and the
+                observers; None: on a private socket, where what a proxy claims is believed.
+            opened: hears the audience of each proxy that connects, before the source is asked for it.
             coalesce: seconds in which several changes of a gateway become one.
             warming: seconds after which new routes are sent although Envoy has not warmed their clusters.
         """
         self._source = source
         self._observers = observers
+        self._identify = identify
+        self._opened = opened
         self._coalesce = coalesce
         self._warming = warming
         self._streams: dict[str, set[_Connection]] = {}
@@ -79,7 +87,7 @@ class XdsServer:
             return
         if not (first.node.id and first.node.cluster):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "node.id and node.cluster must be set")
-        proxy = Proxy(first.node.id, first.node.cluster)
+        proxy = await self._known(Proxy(first.node.id, first.node.cluster), context)
         connection = _Connection(proxy, self._source, self._observers, self._warming)
         streams = self._streams.setdefault(proxy.gateway, set())
         streams.add(connection)
@@ -96,6 +104,13 @@ class XdsServer:
             for observer in self._observers:
                 observer.disconnected(proxy)
             _log.info("an Envoy disconnected", proxy=proxy.id, gateway=proxy.gateway)
+
+    async def _known(self, claimed: Proxy, context: Any) -> Proxy:
+        if self._identify is None:
+            return claimed
+        audience = await self._identify(context, claimed)
+        self._opened(audience)
+        return Proxy(claimed.id, gateway=str(audience))
 
 
 class _Connection:

@@ -1,0 +1,121 @@
+"""Finds out who calls a gRPC service, and ends the call of who proves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+from aoai_operator.core.audience import Audience
+from aoai_operator.core.identity import Peer, PeerKind, RefusedError, audience_of, peer_of_certificate, peer_of_user
+from aoai_operator.core.pki import read_certificates
+from aoai_operator.core.proxies import Proxy
+from aoai_operator.ports import ReviewError, TokenReviewer
+
+_REMEMBERED = 60.0
+"""Seconds for which the answer to a token holds. An access log comes every second; the API server need not know."""
+_AT_ONCE = 4
+"""Reviews at one time: whoever sends made-up tokens must not keep the API server busy."""
+_MOST_REMEMBERED = 10_000
+_LONGEST_TOKEN = 16_384
+_LONGEST_CLAIM = 200
+
+_log = structlog.get_logger("identity")
+
+
+class Identities:
+    """Says who is at the other end: by socket, by client certificate, or by service-account token."""
+
+    def __init__(
+        self,
+        *,
+        review: TokenReviewer | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take how tokens are judged.
+
+        Args:
+            review: judges tokens; None: no token is accepted.
+            now: the time, for certificates.
+            clock: monotonic seconds.
+        """
+        self._review = review
+        self._now = now
+        self._clock = clock
+        self._reviewing = asyncio.Semaphore(_AT_ONCE)
+        self._reviewed: dict[bytes, tuple[str | None, float]] = {}
+
+    async def admit(self, context: Any, kinds: Collection[PeerKind]) -> Peer:
+        """Return who calls. Ends the call when it is nobody of these kinds."""
+        try:
+            peer = await self._peer(context)
+            if peer.kind not in kinds:
+                raise RefusedError(f"this is not for a {peer.kind}", peer=peer)  # noqa: TRY301 - refused like any other
+        except RefusedError as error:
+            await _end(context, error)
+        except ReviewError as error:
+            await _end_unknown(context, error)
+        return peer
+
+    async def audience(self, context: Any, claimed: Proxy) -> Audience:
+        """Return what a proxy may have (ports.Identify). Ends the call when it may not have what it claims."""
+        try:
+            return audience_of(await self._peer(context), claimed.gateway)
+        except RefusedError as error:
+            await _end(context, error, proxy=claimed.id[:_LONGEST_CLAIM], gateway=claimed.gateway[:_LONGEST_CLAIM])
+        except ReviewError as error:
+            await _end_unknown(context, error)
+
+    async def _peer(self, context: Any) -> Peer:
+        if context.peer().startswith("unix:"):
+            return Peer(PeerKind.POD)
+        auth = context.auth_context()
+        if auth.get("transport_security_type") != [b"ssl"]:
+            raise RefusedError("the connection is not encrypted")
+        if pem := auth.get("x509_pem_cert"):
+            return peer_of_certificate(read_certificates(pem[0])[0], self._now())
+        token = _bearer(context.invocation_metadata())
+        if self._review is None:
+            raise RefusedError("service-account tokens are not accepted here")
+        return peer_of_user(await self._user(token, self._review))
+
+    async def _user(self, token: str, review: TokenReviewer) -> str | None:
+        key = hashlib.sha256(token.encode()).digest()
+        known = self._reviewed.get(key)
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        async with self._reviewing:
+            user = await review(token)
+        if len(self._reviewed) >= _MOST_REMEMBERED:
+            self._reviewed.clear()
+        self._reviewed[key] = user, self._clock() + _REMEMBERED
+        return user
+
+
+def _bearer(metadata: Any) -> str:
+    for name, value in metadata or ():
+        scheme, _, token = value.partition(" ") if name == "authorization" else ("", "", "")
+        if scheme.lower() == "bearer" and 0 < len(token) <= _LONGEST_TOKEN:
+            return str(token)
+    raise RefusedError("it shows neither a client certificate nor a service-account token")
+
+
+async def _end(context: Any, error: RefusedError, **claimed: str) -> NoReturn:
+    """A peer that is known lacks a permission; one that is not has yet to prove who it is."""
+    code = grpc.StatusCode.PERMISSION_DENIED if error.peer else grpc.StatusCode.UNAUTHENTICATED
+    _log.warning("refused", why=str(error), address=context.peer(), peer=str(error.peer or "unknown"), **claimed)
+    await context.abort(code, str(error))
+    raise AssertionError
+
+
+async def _end_unknown(context: Any, error: ReviewError) -> NoReturn:
+    _log.warning("a token cannot be judged now", why=str(error), address=context.peer())
+    await context.abort(grpc.StatusCode.UNAVAILABLE, "the token cannot be judged now")
+    raise AssertionError
