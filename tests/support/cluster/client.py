@@ -58,15 +58,19 @@ class Client:
         env = {**self._environment, "KUBECONFIG": str(kubeconfig or self.kubeconfig)}
         return await commands.run(self._tools[tool], *arguments, environment=env, stdin=stdin)
 
-    async def apply(self, *items: Json | str | Path, namespace: str = "default") -> str:
-        """Apply objects, YAML texts, files or folders as `kubectl apply --server-side` does."""
+    async def apply(self, *items: Json | str | Path, namespace: str = "") -> str:
+        """Apply objects, YAML texts, files or folders as `kubectl apply --server-side` does.
+
+        Give a namespace for objects that name none; kubectl refuses those that name another.
+        """
         files = [argument for item in items if isinstance(item, Path) for argument in ("-f", str(item))]
         texts = [
             item if isinstance(item, str) else yaml.safe_dump(item) for item in items if not isinstance(item, Path)
         ]
         stdin = "\n---\n".join(texts)
         given = ["-f", "-"] if texts else []
-        return await self.kubectl("apply", "--server-side", "-n", namespace, *files, *given, stdin=stdin or None)
+        within = [f"--namespace={namespace}"] if namespace else []
+        return await self.kubectl("apply", "--server-side", *within, *files, *given, stdin=stdin or None)
 
     async def get(self, resource: str, name: str = "", *, namespace: str = "") -> Json | None:
         """Read an object, or the list when there is no name; None when there is none of that name.

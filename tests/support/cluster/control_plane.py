@@ -50,6 +50,7 @@ class ControlPlane(Client):
             directory=self.directory,
         )
         self.audit = Audit(files.audit_log)
+        self._starts: list[int] = []
         commands = command_lines(programs, files, addresses)
         health = health_urls(addresses)
         self.etcd, self.apiserver, self.controllers, self.scheduler, self.kwok = self.parts = [
@@ -63,7 +64,7 @@ class ControlPlane(Client):
             await self.apiserver.start()
             for number in range(self._nodes):
                 (await self.request("POST", "/api/v1/nodes", json=_node(number))).raise_for_status()
-            await asyncio.gather(*(part.start() for part in (self.controllers, self.scheduler, self.kwok)))
+            await self._start_agents()
         except BaseException:
             await self._end()
             raise
@@ -75,14 +76,29 @@ class ControlPlane(Client):
         await self._end()
 
     async def heal(self) -> None:
-        """Start what a test stopped or killed."""
-        for part in self.parts:
+        """Start what a test stopped or killed, and see to it that nothing of that is felt by the next test.
+
+        The controllers, the scheduler and kwok ask a server that was away less and less often, up to 30 s apart, and
+        remember it for minutes: after such a test they start afresh.
+        """
+        for part in (self.etcd, self.apiserver):
             if not part.running:
                 await part.start()
+        if [part.starts for part in self.parts] != self._starts or not all(part.running for part in self._agents):
+            await asyncio.gather(*(part.kill() for part in self._agents))
+            await self._start_agents()
 
     def logs(self) -> str:
         """The end of each process's log."""
         return "\n".join(f"--- {part.name}\n{part.log}" for part in self.parts)
+
+    @property
+    def _agents(self) -> tuple[Part, ...]:
+        return (self.controllers, self.scheduler, self.kwok)
+
+    async def _start_agents(self) -> None:
+        await asyncio.gather(*(part.start() for part in self._agents))
+        self._starts = [part.starts for part in self.parts]
 
     async def _end(self) -> None:
         for part in reversed(self.parts):

@@ -36,7 +36,6 @@ _RUN = (
     "garbage-collector-controller",
     "job-controller",
     "namespace-controller",
-    "node-lifecycle-controller",
     "pod-garbage-collector-controller",
     "replicaset-controller",
     "root-ca-certificate-publisher-controller",
@@ -44,7 +43,7 @@ _RUN = (
     "statefulset-controller",
     "validatingadmissionpolicy-status-controller",
 )
-"""The controllers whose work a chart or a test can see; those for volumes, clouds and certificates are left out."""
+"""The controllers whose work a chart or a test can see; those for nodes, volumes, clouds and certificates are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +142,8 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
             **pair,
             # Without it, a server that was asked to end waits a minute for the watches to end by themselves.
             "shutdown-watch-termination-grace-period": "5s",
+            # It taints new nodes until a controller sees them ready, and there is none: they always are.
+            "disable-admission-plugins": "TaintNodesByCondition",
             "authorization-mode": "RBAC",
             "token-auth-file": files.token_file,
             "service-account-issuer": "https://kubernetes.default.svc",
@@ -175,7 +176,8 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
             "kubeconfig": files.kubeconfigs[KWOK],
             "config": _STAGES,
             "manage-all-nodes": "true",
-            "node-lease-duration-seconds": 40,
+            # No leases of nodes: a kwok that was killed would hold them for another 40 s.
+            "node-lease-duration-seconds": 0,
             "cidr": "10.244.0.1/24",
             "server-address": f"127.0.0.1:{at.kwok}",
         },

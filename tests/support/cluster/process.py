@@ -20,6 +20,11 @@ class Part:
     """A process that comes up at the same port with the same data each time, and dies with the test process.
 
     No event loop holds it: one test may start it and another stop it. Start it on the main thread (see tether.py).
+
+    Attributes:
+        name: its program's.
+        log_file: what it wrote, of all its starts.
+        starts: how often it was started.
     """
 
     def __init__(
@@ -27,6 +32,7 @@ class Part:
     ) -> None:
         """Take its command line, where its log goes, and what tells that it serves."""
         self.name = name
+        self.starts = 0
         self.log_file = directory / f"{name}.log"
         self._command = list(command)
         self._ready = ready
@@ -45,13 +51,14 @@ class Part:
 
     @property
     def log(self) -> str:
-        """The end of its log, of all its starts."""
+        """The end of its log."""
         return self.log_file.read_text(errors="replace")[-_TAIL:] if self.log_file.exists() else ""
 
     async def start(self) -> None:
         """Start it, and return when it serves."""
         assert not self.running, f"{self.name} runs already"
         self._process = self._launch()
+        self.starts += 1
         try:
             await eventually(self._serves, within=_START, what=f"{self.name} serves")
         except BaseException as error:

