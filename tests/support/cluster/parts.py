@@ -43,7 +43,7 @@ _RUN = (
     "statefulset-controller",
     "validatingadmissionpolicy-status-controller",
 )
-"""The controllers whose work a chart or a test can see; those for nodes, volumes, clouds and certificates are left out."""
+"""The controllers whose work a chart or a test can see; without those for nodes, volumes, clouds, certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 Standard library only. They are Go programs, built from the modules in tests/cluster/toolchain, whose go.mod and go.sum
 pin every version, and kept per user in ~/.cache/aoai-operator/cluster-tools, each under a hash of what it is made of.
-Building all takes about ten minutes once, and 7 GB of disk meanwhile; what stays is the programs, 530 MB.
+Building all takes about ten minutes once, and 6 GB of disk meanwhile; what stays is the programs, 500 MB.
 
 Environment:
     KUBEBUILDER_ASSETS: a folder of ready-made programs; what is in it is used, the rest is built.
@@ -148,7 +148,7 @@ def _build(tool: Tool, go: Path, scratch: Path) -> int:
     if done.returncode:
         raise ToolchainError(
             f"{tool.name} could not be built in {MODULES / tool.module}:\n{done.stderr[-3000:]}\n"
-            "Go fetches modules through GOPROXY (see `go env GOPROXY`): is it reached? Is the disk full (4 GB)? "
+            "Go fetches modules through GOPROXY (see `go env GOPROXY`): is it reached? Is the disk full (6 GB)? "
             "Ready-made programs in $KUBEBUILDER_ASSETS are used as well."
         )
     place = _place(tool)
@@ -219,6 +219,9 @@ def main() -> int:
     except ToolchainError as error:
         sys.stderr.write(f"\n{error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; what was built is kept\n")
+        return 130
     return 0
 
 
