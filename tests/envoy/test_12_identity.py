@@ -1,0 +1,364 @@
+"""Line 12: real Envoys prove who they are; what they hold is rotated while they run, and no request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from aoai_operator.adapters.grpc_server import TlsPorts, serving_tls
+from aoai_operator.adapters.identity import Identities
+from aoai_operator.adapters.xds_cache import SnapshotCache
+from aoai_operator.adapters.xds_resources import pack
+from aoai_operator.adapters.xds_server import XdsServer
+from aoai_operator.core.audience import Audience, Placement
+from aoai_operator.core.envoy.bootstrap import MutualTls, TcpAddress, Token, UnixAddress, bootstrap
+from aoai_operator.core.envoy.control_plane import sds_files
+from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
+from aoai_operator.core.pki import KeyPair
+from aoai_operator.core.proxies import Proxy
+from support.envoy import RunningEnvoy
+from support.pki import SERVER_NAME, Pki
+from support.waiting import eventually
+
+HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters."
+GATEWAY = Audience("default", Placement.GATEWAY)
+OTHER = Audience("other", Placement.GATEWAY)
+SIDECAR = Audience("default", Placement.SIDECAR, "search")
+Access = TypeVar("Access", MutualTls, Token)
+
+
+def resources(socket: Path, text: str) -> list[tuple[TypeUrl, Resource]]:
+    """Return a gateway that answers each request with a text."""
+    manager = {
+        "@type": HTTP_FILTERS + "network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "rds": {"route_config_name": "routes", "config_source": {"ads": {}, "resource_api_version": "V3"}},
+        "http_filters": [{"name": "router", "typed_config": {"@type": HTTP_FILTERS + "http.router.v3.Router"}}],
+    }
+    chains = [{"filters": [{"name": "http", "typed_config": manager}]}]
+    listener = {"name": "in", "address": {"pipe": {"path": str(socket)}}, "filter_chains": chains}
+    reply = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": text}}}
+    hosts = [{"name": "all", "domains": ["*"], "routes": [reply]}]
+    return [
+        (TypeUrl.LISTENER, Resource("in", listener)),
+        (TypeUrl.ROUTE, Resource("routes", {"name": "routes", "virtual_hosts": hosts})),
+    ]
+
+
+class House:
+    """A server by TLS, and the volumes of the pods that dial it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.pki = Pki()
+        self.certificate = self.pki.served()
+        self.users = {"token-1": "system:serviceaccount:search:api", "token-2": "system:serviceaccount:search:api"}
+        self.tokens: list[str] = []
+        self.shown: list[bytes] = []
+        self.came: list[Audience] = []
+        self.ports = TlsPorts(0, 0)
+        self._cache = SnapshotCache(pack)
+        self._identities = Identities(review=self._review)
+        self.server = XdsServer(self._cache, [], identify=self._identify)
+        for audience in (GATEWAY, OTHER, SIDECAR):
+            self.publish(audience, str(audience))
+
+    def publish(self, audience: Audience, text: str) -> None:
+        self._cache.publish(str(audience), Snapshot.of(resources(self.socket(audience), text)))
+
+    def socket(self, audience: Audience) -> Path:
+        return self.directory / str(audience).replace("/", "-")
+
+    async def _review(self, token: str) -> str | None:
+        self.tokens.append(token)
+        return self.users.get(token)
+
+    async def _identify(self, context: Any, claimed: Proxy) -> Audience:
+        self.shown += context.auth_context().get("x509_pem_cert", [])
+        audience = await self._identities.audience(context, claimed)
+        self.came.append(audience)
+        return audience
+
+    def volume(self, name: str, pair: KeyPair | None = None, *, token: str | None = None) -> Path:
+        """Write a pod's volume, or update it."""
+        self.pki.volume(self.directory / name, pair, token=token)
+        return self.directory / name
+
+    def mutual(self, name: str, pair: KeyPair, *, server_name: str = SERVER_NAME) -> MutualTls:
+        """Return how a proxy with a certificate comes here."""
+        volume = str(self.volume(name, pair))
+        address = TcpAddress("127.0.0.1", self.ports.certificates)
+        return self._with_files(MutualTls(address, server_name, certificates=volume, sds=f"{volume}-sds"))
+
+    def token(self, name: str, token: str | None) -> Token:
+        """Return how a proxy with a token comes here."""
+        volume = str(self.volume(name, token=token))
+        address = TcpAddress("127.0.0.1", self.ports.tokens or 0)
+        return self._with_files(Token(address, SERVER_NAME, trust=volume, token=f"{volume}/token", sds=f"{volume}-sds"))
+
+    def _with_files(self, access: Access) -> Access:
+        Path(access.sds).mkdir()
+        for name, content in sds_files(access).items():
+            (Path(access.sds) / name).write_text(json.dumps(content))
+        return access
+
+    async def get(self, audience: Audience) -> str:
+        """Ask the gateway, once."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket(audience)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            return (await client.get("/")).raise_for_status().text
+
+    async def says(self, audience: Audience, text: str) -> None:
+        """Wait until the gateway says what was published."""
+
+        async def does() -> bool:
+            try:
+                return await self.get(audience) == text
+            except httpx.TransportError:
+                return False
+
+        await eventually(does, what=f"{audience} says {text}")
+
+    async def carries(self, audience: Audience, text: str) -> None:
+        """Publish a change, and wait until it has arrived."""
+        self.publish(audience, text)
+        await self.says(audience, text)
+
+    @asynccontextmanager
+    async def load(self, audience: Audience) -> AsyncIterator[None]:
+        """Ask all the time while the block runs; each request must succeed."""
+        over, answered = asyncio.Event(), 0
+
+        async def ask() -> None:
+            nonlocal answered
+            while not over.is_set():
+                await self.get(audience)
+                answered += 1
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ask())
+            try:
+                yield
+            finally:
+                over.set()
+        assert answered
+
+
+@asynccontextmanager
+async def running(house: House, *, lifetime: float = 3600) -> AsyncIterator[House]:
+    async with serving_tls(
+        [house.server.handler()],
+        certificate=house.certificate,
+        certificates="127.0.0.1:0",
+        tokens="127.0.0.1:0",
+        lifetime=lifetime,
+    ) as house.ports:
+        yield house
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with running(House(tmp_path)) as house:
+        yield house
+
+
+@pytest.fixture
+async def hasty(tmp_path: Path) -> AsyncIterator[House]:
+    """A server whose connections end after about a second."""
+    async with running(House(tmp_path), lifetime=0.5) as house:
+        yield house
+
+
+@pytest.fixture
+def logs() -> Iterator[list[Any]]:
+    with capture_logs() as captured:
+        yield captured
+
+
+def envoy(access: MutualTls | Token, *, gateway: str = "default", name: str = "pod-1") -> RunningEnvoy:
+    unused = UnixAddress("unused")
+    return RunningEnvoy(bootstrap(node_id=name, gateway=gateway, control_plane=access, admin=unused))
+
+
+async def learns_nothing(proxy: RunningEnvoy) -> None:
+    """Look that an Envoy that has dialled more than once was sent nothing."""
+
+    async def tried() -> bool:
+        return (
+            await proxy.stat("cluster.control-plane.upstream_rq_total")
+            + await proxy.stat("cluster.control-plane.upstream_cx_connect_fail")
+            > 1
+        )
+
+    await eventually(tried, what="it dialled twice")
+    for what in ("cluster_manager.cds", "listener_manager.lds"):
+        assert await proxy.stat(f"{what}.update_success") == 0
+        assert await proxy.stat(f"{what}.update_rejected") == 0
+    assert '"dynamic_listeners"' not in await proxy.admin("/config_dump")
+
+
+async def test_each_gateway_gets_its_own(house: House) -> None:
+    one = house.mutual("one", house.pki.gateway())
+    two = house.mutual("two", house.pki.gateway("other"))
+    async with envoy(one), envoy(two, gateway="other"):
+        await house.says(GATEWAY, "default/gateway")
+        await house.says(OTHER, "other/gateway")
+        await house.carries(OTHER, "changed")
+        assert await house.get(GATEWAY) == "default/gateway"
+
+
+async def test_a_sidecar_gets_what_its_namespace_may_have(house: House) -> None:
+    async with envoy(house.token("pod", "token-1")):
+        await house.says(SIDECAR, "default/sidecar/search")
+        await house.carries(SIDECAR, "changed")
+
+
+async def test_another_gateways_certificate_learns_nothing(house: House, logs: list[Any]) -> None:
+    async with envoy(house.mutual("pod", house.pki.gateway("other"))) as proxy:
+        await learns_nothing(proxy)
+    refused = next(line for line in logs if line["event"] == "refused")
+    assert refused == {
+        "event": "refused",
+        "log_level": "warning",
+        "why": "its certificate is for the gateway 'other', not for 'default'",
+        "address": refused["address"],
+        "peer": "gateway other",
+        "proxy": "pod-1",
+        "gateway": "default",
+    }
+
+
+@pytest.mark.parametrize("kind", ["expired", "foreign", "operator's"])
+async def test_a_certificate_that_is_not_good_learns_nothing(house: House, kind: str) -> None:
+    pair = {"expired": house.pki.expired, "foreign": Pki().gateway, "operator's": house.pki.server}[kind]()
+    async with envoy(house.mutual("pod", pair)) as proxy:
+        await learns_nothing(proxy)
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("of another audience", "the token is not valid, or was not made for this audience"),
+        ("", "it shows neither a client certificate nor a service-account token"),
+        (None, "it shows neither a client certificate nor a service-account token"),
+    ],
+)
+async def test_a_token_that_is_not_good_learns_nothing(
+    house: House, logs: list[Any], token: str | None, why: str
+) -> None:
+    async with envoy(house.token("pod", token)) as proxy:
+        await learns_nothing(proxy)
+        if token is None:
+            assert "the service-account token cannot be read" in proxy.log
+    assert {line["why"] for line in logs if line["event"] == "refused"} == {why}
+
+
+async def test_without_a_certificate_there_is_no_connection(house: House) -> None:
+    access = house.token("pod", "token-1")
+    at_the_other_port = Token(
+        TcpAddress("127.0.0.1", house.ports.certificates), SERVER_NAME, access.trust, access.token, access.sds
+    )
+    async with envoy(at_the_other_port) as proxy:
+        await learns_nothing(proxy)
+    assert not house.tokens
+
+
+async def test_a_server_of_another_name_or_authority_gets_no_token(house: House) -> None:
+    house.certificate.renew(Pki().server(), house.pki.trusted)
+    async with envoy(house.token("foreign", "token-1")) as proxy:
+        await learns_nothing(proxy)
+    house.certificate.renew(house.pki.gateway(), house.pki.trusted)
+    async with envoy(house.token("name", "token-1")) as proxy:
+        await learns_nothing(proxy)
+    assert not house.tokens
+
+
+async def test_a_leaf_is_rotated_live(hasty: House) -> None:
+    async with envoy(hasty.mutual("pod", hasty.pki.gateway())):
+        await hasty.says(GATEWAY, "default/gateway")
+        async with hasty.load(GATEWAY):
+            renewed = hasty.pki.gateway()
+            hasty.volume("pod", renewed)
+            await eventually(lambda: renewed.certificate.pem in hasty.shown, what="it shows the new certificate")
+            await hasty.carries(GATEWAY, "after the leaf")
+
+
+async def test_the_servers_certificate_is_rotated_live(hasty: House) -> None:
+    async with envoy(hasty.mutual("pod", hasty.pki.gateway())):
+        await hasty.says(GATEWAY, "default/gateway")
+        async with hasty.load(GATEWAY):
+            hasty.certificate.renew(hasty.pki.server(), hasty.pki.trusted)
+            await hasty.carries(GATEWAY, "at once, by the connection that is open")
+            before = len(hasty.shown)
+            await eventually(lambda: len(hasty.shown) > before + 1, what="it came back")
+            await hasty.carries(GATEWAY, "after the server")
+
+
+async def test_the_authority_is_rotated_live_until_the_old_one_is_forgotten(hasty: House) -> None:
+    pki = hasty.pki
+    leaf, server = pki.gateway(), pki.server()
+    sidecar = hasty.token("sidecar", "token-1")
+    async with envoy(hasty.mutual("pod", leaf)), envoy(sidecar):
+        await hasty.says(GATEWAY, "default/gateway")
+        await hasty.says(SIDECAR, "default/sidecar/search")
+        async with hasty.load(GATEWAY), hasty.load(SIDECAR):
+
+            async def all_come_back(stage: str) -> None:
+                await hasty.carries(GATEWAY, stage)
+                await hasty.carries(SIDECAR, stage)
+                hasty.came.clear()
+                # The second stream since then is surely one of a new connection.
+                await eventually(lambda: hasty.came.count(GATEWAY) > 1, what="the gateway came back")
+                await eventually(lambda: hasty.came.count(SIDECAR) > 1, what="the sidecar came back")
+                await hasty.carries(GATEWAY, f"{stage}, again")
+                await hasty.carries(SIDECAR, f"{stage}, again")
+
+            pki.rotate()
+            hasty.certificate.renew(server, pki.trusted)
+            hasty.volume("pod", leaf)
+            hasty.volume("sidecar", token="token-1")
+            await all_come_back("introduced")
+            hasty.certificate.renew(pki.server(), pki.trusted)
+            leaf = pki.gateway()
+            hasty.volume("pod", leaf)
+            await all_come_back("promoted")
+            pki.trusted = pki.trusted[1:]
+            hasty.certificate.renew(pki.server(), pki.trusted)
+            hasty.volume("pod", leaf)
+            hasty.volume("sidecar", token="token-1")
+            await all_come_back("forgotten")
+            assert hasty.shown[-1] == leaf.certificate.pem
+
+
+async def test_a_token_is_read_anew_for_each_stream(hasty: House) -> None:
+    async with envoy(hasty.token("pod", "token-1")):
+        await hasty.says(SIDECAR, "default/sidecar/search")
+        async with hasty.load(SIDECAR):
+            hasty.volume("pod", token="token-2")
+            await eventually(lambda: "token-2" in hasty.tokens, what="it shows the new token")
+            await hasty.carries(SIDECAR, "after the token")
+
+
+async def test_who_loses_its_proof_keeps_what_it_has_and_learns_nothing_new(hasty: House, logs: list[Any]) -> None:
+    async with envoy(hasty.token("pod", "token-1")) as proxy:
+        await hasty.says(SIDECAR, "default/sidecar/search")
+        async with hasty.load(SIDECAR):
+            hasty.users.clear()
+            hasty.volume("pod", token="token-2")
+            await eventually(lambda: any(line["event"] == "refused" for line in logs), what="it is refused")
+            hasty.publish(SIDECAR, "news")
+            tries = await proxy.stat("cluster.control-plane.upstream_rq_total")
+
+            async def tried_again() -> bool:
+                return await proxy.stat("cluster.control-plane.upstream_rq_total") > tries
+
+            await eventually(tried_again)
+            assert await hasty.get(SIDECAR) == "default/sidecar/search"
