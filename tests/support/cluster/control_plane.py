@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -35,11 +36,11 @@ class ControlPlane(Client):
 
     def __init__(self, *, nodes: int = 3) -> None:
         """Take how many nodes there are; they are spread over three zones."""
-        self._temporary = tempfile.TemporaryDirectory(prefix="control-plane-")
-        self.directory = Path(self._temporary.name)
         self._nodes = nodes
         programs = tools()
-        addresses = Addresses.free()
+        self._exit = contextlib.ExitStack()
+        self.directory = Path(self._exit.enter_context(tempfile.TemporaryDirectory(prefix="control-plane-")))
+        addresses = self._exit.enter_context(Addresses.reserved())
         files = Files(self.directory, addresses.server)
         super().__init__(
             server=addresses.server,
@@ -54,7 +55,12 @@ class ControlPlane(Client):
         commands = command_lines(programs, files, addresses)
         health = health_urls(addresses)
         self.etcd, self.apiserver, self.controllers, self.scheduler, self.kwok = self.parts = [
-            Part(name, command, directory=self.directory, ready=_answering(health[name], self._trust))
+            Part(
+                name,
+                command,
+                directory=self.directory,
+                ready=_answering(health[name], self._trust) if name in health else self._nodes_are_ready,
+            )
             for name, command in commands.items()
         ]
 
@@ -103,7 +109,14 @@ class ControlPlane(Client):
     async def _end(self) -> None:
         for part in reversed(self.parts):
             await part.kill()
-        self._temporary.cleanup()
+        self._exit.close()
+
+    async def _nodes_are_ready(self) -> bool:
+        nodes = await self.get("v1/nodes")
+        return nodes is not None and all(
+            any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))
+            for node in nodes["items"]
+        )
 
 
 def _answering(url: str, trust: ssl.SSLContext) -> Callable[[], Awaitable[bool]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from aoai_operator.adapters.listening import reserved_port
 from support.cluster import audit
 from support.cluster.access import write_kubeconfig
 from support.servers import Authority
@@ -55,26 +55,13 @@ class Addresses:
     apiserver: int
     controllers: int
     scheduler: int
-    kwok: int
 
     @classmethod
-    def free(cls) -> Addresses:
-        """Find ports that nobody uses at this moment."""
+    @contextlib.contextmanager
+    def reserved(cls) -> Iterator[Addresses]:
+        """Hold free ports, each for a server that shares it with us: nobody else gets one while its server is away."""
         with contextlib.ExitStack() as stack:
-            # All are held until the last one is found, or the system might hand out one twice.
-            sockets = [stack.enter_context(socket.socket()) for _ in range(6)]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            ports = [one.getsockname()[1] for one in sockets]
-        etcd, etcd_peers, apiserver, controllers, scheduler, kwok = ports
-        return cls(
-            etcd=etcd,
-            etcd_peers=etcd_peers,
-            apiserver=apiserver,
-            controllers=controllers,
-            scheduler=scheduler,
-            kwok=kwok,
-        )
+            yield cls(**{field.name: stack.enter_context(reserved_port("127.0.0.1", 0)) for field in fields(cls)})
 
     @property
     def server(self) -> str:
@@ -119,7 +106,12 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
     """Return the command line of each program, by its name."""
     etcd = f"http://127.0.0.1:{at.etcd}"
     peers = f"http://127.0.0.1:{at.etcd_peers}"
-    pair = {"tls-cert-file": files.certificate, "tls-private-key-file": files.certificate}
+    serving = {
+        "bind-address": "127.0.0.1",
+        "permit-port-sharing": "true",
+        "tls-cert-file": files.certificate,
+        "tls-private-key-file": files.certificate,
+    }
     options: dict[str, dict[str, object]] = {
         "etcd": {
             "name": "test",
@@ -129,6 +121,7 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
             "listen-peer-urls": peers,
             "initial-advertise-peer-urls": peers,
             "initial-cluster": f"test={peers}",
+            "socket-reuse-port": "true",
             # What a crash of the machine would lose is a test's.
             "unsafe-no-fsync": "true",
             "quota-backend-bytes": 8 * 2**30,
@@ -136,13 +129,12 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
         },
         "kube-apiserver": {
             "etcd-servers": etcd,
-            "bind-address": "127.0.0.1",
             "secure-port": at.apiserver,
             "endpoint-reconciler-type": "none",
-            **pair,
+            **serving,
             # Without it, a server that was asked to end waits a minute for the watches to end by themselves.
             "shutdown-watch-termination-grace-period": "5s",
-            # It taints new nodes until a controller sees them ready, and there is none: they always are.
+            # This plugin taints a new node until a controller finds it ready; no controller of nodes runs here.
             "disable-admission-plugins": "TaintNodesByCondition",
             "authorization-mode": "RBAC",
             "token-auth-file": files.token_file,
@@ -157,9 +149,8 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
         },
         "kube-controller-manager": {
             "kubeconfig": files.kubeconfigs[CONTROLLERS],
-            "bind-address": "127.0.0.1",
             "secure-port": at.controllers,
-            **pair,
+            **serving,
             "leader-elect": "false",
             "controllers": ",".join(_RUN),
             "root-ca-file": files.ca,
@@ -167,9 +158,8 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
         },
         "kube-scheduler": {
             "kubeconfig": files.kubeconfigs[SCHEDULER],
-            "bind-address": "127.0.0.1",
             "secure-port": at.scheduler,
-            **pair,
+            **serving,
             "leader-elect": "false",
         },
         "kwok": {
@@ -179,20 +169,18 @@ def command_lines(tools: Mapping[str, Path], files: Files, at: Addresses) -> dic
             # No leases of nodes: a kwok that was killed would hold them for another 40 s.
             "node-lease-duration-seconds": 0,
             "cidr": "10.244.0.1/24",
-            "server-address": f"127.0.0.1:{at.kwok}",
         },
     }
     return {name: [str(tools[name]), *(f"--{k}={v}" for k, v in flags.items())] for name, flags in options.items()}
 
 
 def health_urls(at: Addresses) -> dict[str, str]:
-    """Return, by program, what answers 200 when it serves."""
+    """Return, by program, what answers 200 when it serves; kwok serves nothing."""
     return {
         "etcd": f"http://127.0.0.1:{at.etcd}/health",
         "kube-apiserver": f"{at.server}/readyz",
         "kube-controller-manager": f"https://127.0.0.1:{at.controllers}/healthz",
         "kube-scheduler": f"https://127.0.0.1:{at.scheduler}/readyz",
-        "kwok": f"http://127.0.0.1:{at.kwok}/readyz",
     }
 
 
