@@ -11,7 +11,7 @@ from aoai_operator.core.accesslog import Answer, Attempt, Usage, operation, pars
 ANSWERED = "\t".join(  # noqa: FLY002 - a field a line reads better
     (
         "answer",
-        "ai/chat|8|deployment|gpt-4o",
+        "ai/chat|8|deployment|gpt-4o|0a1b2c3d",
         "ai/search",
         "/openai/deployments/gpt-4o-east/chat/completions",
         "east",
@@ -69,7 +69,7 @@ def test_an_anonymous_caller_has_no_tenant() -> None:
 
 
 def test_an_attempt_line_tells_the_wait() -> None:
-    line = "attempt\tai/chat|0|any|gpt-4o\teast\tgpt-4o-east\teastus\t429\t-\t1500\t2"
+    line = "attempt\tai/chat|0|any|gpt-4o|0a1b2c3d\teast\tgpt-4o-east\teastus\t429\t-\t1500\t2"
     assert parse_line(line) == Attempt(
         pool="ai/chat",
         model="gpt-4o",

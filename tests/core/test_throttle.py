@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_operator.core.envoy.extensions import lua_filter
+from aoai_operator.core.envoy.extensions import pool_data
 from aoai_operator.core.table import Throttling
 from aoai_operator.core.throttle import Throttle, cap_ms, capped, refused
 from support.tables import endpoint, routing_table
@@ -123,7 +123,7 @@ def test_the_order_within_a_batch_does_not_matter(
 
 def test_clients_are_told_no_longer_wait_than_a_host_is_left_alone() -> None:
     def told(policy: Throttling) -> str:
-        return str(lua_filter([routing_table(endpoint("east"), throttling=policy)]).body)
+        return str(pool_data(routing_table(endpoint("east"), throttling=policy)))
 
     capped_to_a_second = POLICY.model_copy(update={"max_retry_after_ms": 1_000})
     assert told(DEAF) == told(capped_to_a_second)

@@ -205,7 +205,7 @@ async def test_refusals_are_the_sdks_own_exceptions(gateway: LocalGateway) -> No
         return error.value
 
     assert isinstance(await error_of(key="wrong"), openai.AuthenticationError)
-    assert isinstance(await error_of(key="small-key-0123456789", pool="out"), openai.PermissionDeniedError)
+    assert isinstance(await error_of(key="small-key-0123456789", pool="out"), openai.AuthenticationError)
     assert isinstance(await error_of(key="small-key-0123456789", model="mini"), openai.PermissionDeniedError)
     assert isinstance(await error_of(model="unknown"), openai.NotFoundError)
     assert isinstance(await error_of(pool="unknown"), openai.NotFoundError)

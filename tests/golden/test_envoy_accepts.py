@@ -57,13 +57,21 @@ def _inlined(found: Mapping[TypeUrl, Mapping[str, Resource]]) -> Json:
 def _listener(found: Mapping[TypeUrl, Mapping[str, Resource]]) -> Json:
     listener: Json = json.loads(json.dumps(found[TypeUrl.LISTENER]["default"].body))
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    del manager["rds"]
-    manager["route_config"] = found[TypeUrl.ROUTE]["default"].body
+    scoped = manager["scoped_routes"]
+    del scoped["scoped_rds"], scoped["rds_config_source"]
+    scoped["scoped_route_configurations_list"] = {
+        "scoped_route_configurations": [_scope(s.body, found) for s in found[TypeUrl.SCOPE].values()]
+    }
     manager["http_filters"] = [
         found[TypeUrl.EXTENSION][one["name"]].body if "config_discovery" in one else one
         for one in manager["http_filters"]
     ]
     return listener
+
+
+def _scope(scope: Json, found: Mapping[TypeUrl, Mapping[str, Resource]]) -> Json:
+    routes = found[TypeUrl.ROUTE][scope["route_configuration_name"]].body
+    return {"name": scope["name"], "key": scope["key"], "route_configuration": routes}
 
 
 def _cluster(cluster: Resource, assignment: Resource) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,6 @@ from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.compiler import compile_world
 from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
-from aoai_operator.core.envoy.extensions import KEYS
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
 from aoai_operator.core.envoy.translate import translate
@@ -66,14 +66,13 @@ def translate_twice(
 ) -> Snapshot:
     """Translate, but name each tenant's key twice: Envoy refuses that, and says which key it is."""
     snapshot = translate(tables, secrets, overrides, settings)
-    keys = snapshot.resources[TypeUrl.EXTENSION][KEYS]
-    matcher = keys.body["typed_config"]
-    extension = matcher["extension_config"]
-    config = extension["typed_config"]
-    doubled = {**config, "credentials": [*config["credentials"], *config["credentials"]]}
-    body = {**keys.body, "typed_config": {**matcher, "extension_config": {**extension, "typed_config": doubled}}}
     resources = {url: dict(named) for url, named in snapshot.resources.items()}
-    resources[TypeUrl.EXTENSION][KEYS] = Resource(KEYS, body)
+    for routes in snapshot.resources[TypeUrl.ROUTE].values():
+        body = copy.deepcopy(routes.body)
+        for host in body["virtual_hosts"]:
+            for keys in host.get("typed_per_filter_config", {}).values():
+                keys["config"]["credentials"] *= 2
+        resources[TypeUrl.ROUTE][routes.name] = Resource(routes.name, body, routes.owner)
     return Snapshot(resources)
 
 

@@ -65,7 +65,13 @@ local function run_request(route, headers, content)
   }
   local metadata = {set = function() end}
   local info = {routeName = function() return route end, dynamicMetadata = function() return metadata end}
+  local function carrying(data)
+    local map = {get = function(_, key) if key == 'pool' then return data end end}
+    return function() return {metadata = function() return map end} end
+  end
   envoy_on_request({
+    route = carrying(nil),
+    virtualHost = carrying(POOL),
     headers = function() return map end,
     streamInfo = function() return info end,
     body = function() return content ~= '' and body or nil end,
@@ -78,9 +84,9 @@ end
 _DATA = f"""
 local ANONYMOUS = 'anonymous'
 {assignment("OPERATIONS", ((name, True) for name in INFERENCE))}
-local POOLS = {{['ai/chat'] = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
-  list = {{'gpt-4o', 'mini'}}, lone = {{}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}}}}}}
-local TENANTS = {{['ai/team'] = {{['ai/chat'] = {{mini = true}}}}}}
+local POOL = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
+  list = {{'gpt-4o', 'mini'}}, lone = {{}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}},
+  grants = {{['ai/team'] = {{mini = true}}}}}}
 """
 _LOCALS = (
     "member",
@@ -124,7 +130,7 @@ class Lua:
         """
         headers = {b":path": path.encode(), b":method": method.encode(), b"x-aoai-tenant": tenant.encode()}
         table = self.runtime.table_from(headers)
-        told, model, content = self.run_request(b"ai/chat|8|any|gpt-4o", table, body)
+        told, model, content = self.run_request(b"ai/chat|8|any|gpt-4o|0a1b2c3d", table, body)
         return told and told.decode(), model and model.decode(), content
 
 

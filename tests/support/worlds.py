@@ -15,7 +15,6 @@ A world is a map with these keys, all optional:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +33,7 @@ Json = dict[str, Any]
 
 FILES: Mapping[str, TypeUrl] = {
     "listeners": TypeUrl.LISTENER,
+    "scopes": TypeUrl.SCOPE,
     "routes": TypeUrl.ROUTE,
     "clusters": TypeUrl.CLUSTER,
     "endpoints": TypeUrl.ENDPOINT,
@@ -118,7 +118,7 @@ def _status(status: Any) -> Any:
 def snapshot_data(snapshot: Snapshot, secrets: Mapping[SecretRef, SecretValue]) -> dict[str, list[Json]]:
     """Return the resources of each type, by file name, in the order of their names; credentials are named, not shown.
 
-    Of Lua only the data are kept: its code is in core/envoy/lua.
+    Lua is left out: it is in core/envoy/lua.
     """
     names = {value.reveal(): f"[redacted {ref}]" for ref, value in sorted(secrets.items(), reverse=True)}
     names[anything_but(ALLOWED)] = "[anything but core/envoy/headers.py ALLOWED]"
@@ -133,15 +133,9 @@ def _readable(value: Any, names: Mapping[str, str]) -> Any:
         return [_readable(item, names) for item in value]
     if isinstance(value, dict):
         return {
-            key: _lua_data(item["inline_string"]) if key == "default_source_code" else _readable(item, names)
-            for key, item in value.items()
+            key: "[code]" if key == "default_source_code" else _readable(item, names) for key, item in value.items()
         }
     return names.get(value, value) if isinstance(value, str) else value
-
-
-def _lua_data(code: str) -> list[str]:
-    found = re.search(r"^local ANONYMOUS = .*?^local TENANTS = \{\n.*?^\}$", code, re.MULTILINE | re.DOTALL)
-    return found[0].split("\n") if found else ["[code only]"]
 
 
 def reveals(value: object, canaries: list[str]) -> bool:

@@ -174,7 +174,7 @@ def _number(field: str) -> int | None:
 def _route(name: str) -> tuple[str, str] | None:
     """Return pool and model of a route's name (core/envoy/routes.py), None for a route of no pool."""
     parts = name.split("|")
-    return (parts[0], parts[3]) if len(parts) == 4 else None
+    return (parts[0], parts[3]) if len(parts) >= 4 else None
 
 
 def operation(path: str) -> str:

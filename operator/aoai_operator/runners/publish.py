@@ -103,6 +103,9 @@ class Publisher:
         self.settled_once = asyncio.Event()
         """Set once all connected Envoys have accepted some snapshot."""
         self._unjudged: deque[_Refused] = deque()
+        # Shared resources that were refused: an Envoy says nothing again of a version that it refused before, and that
+        # may come again with the next suspect.
+        self._refused: dict[tuple[TypeUrl, str], _Refused] = {}
 
     def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         """Take the tables and secrets that the resources ask for now."""
@@ -183,6 +186,7 @@ class Publisher:
         if self._moved_on():
             self._sent = _revisions(self._quarantine)
             self._versions.clear()
+            self._unjudged.extend(one for one in self._refused.values() if one not in self._unjudged)
         self._versions.add(snapshot.version)
         if self._snapshot is None or snapshot.version != self._snapshot.version:
             self._snapshot = snapshot
@@ -193,6 +197,7 @@ class Publisher:
     def _acknowledge(self) -> None:
         """Count what was published as good once it has settled, whatever was observed, and so published, since."""
         if self._settled in self._versions and not self._moved_on():
+            self._refused.clear()
             self._move(self._quarantine.acknowledged())
 
     def _judge(self) -> None:
@@ -208,6 +213,8 @@ class Publisher:
                 continue
             _log.error("an Envoy refused a resource", type=refused.url.name, name=refused.name, why=refused.message)
             owner = PoolKey.of(resource.owner) if resource.owner else None
+            if owner is None:
+                self._refused[refused.url, refused.name] = refused
             self._move(self._quarantine.rejected(refused.message, owner=owner))
 
     def _moved_on(self) -> bool:

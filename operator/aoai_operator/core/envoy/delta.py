@@ -10,15 +10,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aoai_operator.core.envoy.packed import PackedResource
+from aoai_operator.core.envoy.packed import WILDCARD, PackedResource
 from aoai_operator.core.envoy.snapshot import TypeUrl
 
-WILDCARD = "*"
-
-WILDCARD_TYPES = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER})
+WILDCARD_TYPES = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER, TypeUrl.SCOPE})
 
 REMOVAL_ORDER = (
     TypeUrl.LISTENER,
+    TypeUrl.SCOPE,
     TypeUrl.ROUTE,
     TypeUrl.EXTENSION,
     TypeUrl.CLUSTER,

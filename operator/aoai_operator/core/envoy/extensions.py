@@ -1,24 +1,27 @@
-"""The two filters whose contents change often, by ECDS: no listener drains, no stream ends, when a tenant changes."""
+"""The two filters that decide on a request: the tenants' keys, and our Lua. What they know comes with a pool's routes.
+
+So no listener drains, no stream ends, when a tenant changes, and nothing of other pools is sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
-from aoai_operator.core.envoy.luadata import LuaValue, assignment, source, text
+from aoai_operator.core.envoy.luadata import assignment, source, text
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.table import RoutingTable, Tenant
+from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.throttle import cap_ms
 
 KEYS = "aoai-keys"
 """The filter that finds the tenant of an API key."""
 LUA = "aoai"
-"""Our one Lua filter; also the namespace of its route metadata and dynamic metadata."""
+"""Our one Lua filter; also the namespace of its metadata on routes and virtual hosts, and of its dynamic metadata."""
 
 KEYS_TYPE = EXTENSIONS + "common.matching.v3.ExtensionWithMatcher"
 LUA_TYPE = HTTP_FILTERS + "lua.v3.Lua"
@@ -27,32 +30,45 @@ ANONYMOUS = "anonymous"
 """The API key that anybody may use in pools with `auth.required: false`: SDKs insist on sending one."""
 
 
-def tenant_keys(tables: Sequence[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> Resource:
+_FROM = [{"header": "api-key"}, {"header": "authorization"}]
+_TO = {"header": "x-aoai-tenant", "hide_credentials": True}
+
+
+def keys_filter() -> Json:
     """Return the filter that tells tenants by their API key, in `api-key` or as a bearer token.
 
-    A request without any credential passes to our Lua, which knows whether its pool wants one.
+    It works where a virtual host brings the keys of a pool, and only there. A request without any credential passes to
+    our Lua, which knows whether its pool wants one.
     """
-    clients: dict[str, str] = {ANONYMOUS: ANONYMOUS} if any(not t.auth_required for t in tables) else {}
-    for table in tables:
-        for tenant in table.tenants:
-            for ref in tenant.api_keys:
-                value = read_key(secrets, ref)
-                if isinstance(value, SecretValue):
-                    clients.setdefault(value.reveal(), tenant.key)
-    if not clients:
-        clients[_NOBODY] = ANONYMOUS
     keys = typed(
         "filters.http.api_key_auth.v3.ApiKeyAuth",
-        credentials=[{"key": k, "client": c} for k, c in sorted(clients.items())],
-        key_sources=[{"header": "api-key"}, {"header": "authorization"}],
-        forwarding={"header": "x-aoai-tenant", "hide_credentials": True},
+        credentials=[{"key": _NOBODY, "client": ANONYMOUS}],
+        key_sources=_FROM,
+        forwarding=_TO,
     )
     matcher = {
         "@type": KEYS_TYPE,
         "extension_config": {"name": KEYS, "typed_config": keys},
         "xds_matcher": {"matcher_list": {"matchers": [_skip_without_credential()]}},
     }
-    return Resource(KEYS, {"name": KEYS, "typed_config": matcher})
+    return {"name": KEYS, "disabled": True, "typed_config": matcher}
+
+
+def tenant_keys(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> Json:
+    """Return the keys of a pool's tenants, as the virtual host's configuration of `keys_filter`."""
+    clients: dict[str, str] = {} if table.auth_required else {ANONYMOUS: ANONYMOUS}
+    for tenant in table.tenants:
+        for ref in tenant.api_keys:
+            value = read_key(secrets, ref)
+            if isinstance(value, SecretValue):
+                clients.setdefault(value.reveal(), tenant.key)
+    keys = typed(
+        "filters.http.api_key_auth.v3.ApiKeyAuthPerRoute",
+        credentials=[{"key": k, "client": c} for k, c in sorted((clients or {_NOBODY: ANONYMOUS}).items())],
+        key_sources=_FROM,
+        forwarding=_TO,
+    )
+    return {"@type": TYPE + "envoy.config.route.v3.FilterConfig", "config": keys}
 
 
 _NOBODY = "\x01no tenant has a key yet\x01"
@@ -80,19 +96,13 @@ def _skip_without_credential() -> Json:
     }
 
 
-def lua_filter(tables: Sequence[RoutingTable]) -> Resource:
-    """Return the Lua filter with what it knows: the pools with their models, and what each tenant may use."""
-    grants: dict[str, dict[str, LuaValue]] = {}
-    for table in tables:
-        for tenant in table.tenants:
-            grants.setdefault(tenant.key, {})[str(table.key)] = _grant(tenant)
+def lua_filter() -> Resource:
+    """Return the Lua filter: code, which changes with our version alone. What it knows of a pool is `pool_data`."""
     code = "\n".join(
         [
             source("json.lua"),
             f"local ANONYMOUS = {text(ANONYMOUS)}",
             assignment("OPERATIONS", ((name, True) for name in INFERENCE)),
-            assignment("POOLS", ((str(t.key), _pool(t)) for t in tables)),
-            assignment("TENANTS", grants.items()),
             source("request.lua", "response.lua"),
         ]
     )
@@ -100,11 +110,8 @@ def lua_filter(tables: Sequence[RoutingTable]) -> Resource:
     return Resource(LUA, {"name": LUA, "typed_config": body})
 
 
-def _grant(tenant: Tenant) -> LuaValue:
-    return dict.fromkeys(tenant.models, True) if tenant.models else True
-
-
-def _pool(table: RoutingTable) -> LuaValue:
+def pool_data(table: RoutingTable) -> Json:
+    """Return what our Lua knows of a pool: its models, and what each tenant may use. See lua/request.lua."""
     names = [m.name for m in table.models]
     return {
         "key": str(table.key),
@@ -112,7 +119,8 @@ def _pool(table: RoutingTable) -> LuaValue:
         "max": table.max_request_bytes,
         "cap": cap_ms(table.throttling),
         "default": names[0],
-        "list": list(names),
+        "list": names,
         "lone": {m.name: True for m in table.models if len(tuple(hosts(table, m))) == 1},
         "models": {m.name: common_deployment(table, m) or False for m in table.models},
+        "grants": {t.key: dict.fromkeys(t.models, True) if t.models else True for t in table.tenants},
     }

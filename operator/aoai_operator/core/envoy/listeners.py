@@ -1,13 +1,14 @@
-"""The HTTP listener of a gateway. It names what changes (routes, keys, Lua) and holds none of it: it never drains."""
+"""The HTTP listener of a gateway. It names what changes (routes, our Lua) and holds none of it: it never drains."""
 
 from __future__ import annotations
 
 from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
 from aoai_operator.core.envoy.accesslogs import access_log
 from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
-from aoai_operator.core.envoy.extensions import KEYS, KEYS_TYPE, LUA, LUA_TYPE
+from aoai_operator.core.envoy.extensions import LUA, LUA_TYPE, keys_filter
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
-from aoai_operator.core.envoy.routes import HEALTH
+from aoai_operator.core.envoy.routes import HEALTH, NOTHING
+from aoai_operator.core.envoy.scopes import scoped_routes
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 
@@ -30,9 +31,9 @@ def listener(settings: GatewaySettings) -> Resource:
 def _manager(settings: GatewaySettings) -> Json:
     return {
         "stat_prefix": settings.gateway,
-        "rds": {"route_config_name": settings.gateway, "config_source": ADS},
+        "scoped_routes": scoped_routes(settings.gateway),
         "http_filters": [
-            _delivered(KEYS, KEYS_TYPE),
+            keys_filter(),
             _kept_for_the_log(),
             _delivered(LUA, LUA_TYPE),
             _router(settings),
@@ -109,10 +110,10 @@ _REPLIES: tuple[tuple[int, str, str, str], ...] = (
         401,
         "invalid_request_error",
         "invalid_api_key",
-        "Access denied: the API key belongs to no tenant of this gateway.",
+        "Access denied: the API key belongs to no tenant of this pool.",
     ),
     (403, "permission_error", "forbidden", "This request is not allowed."),
-    (404, "invalid_request_error", "not_found", "Nothing is served at this address."),
+    (404, "invalid_request_error", "not_found", NOTHING),
     (408, "server_error", "request_timeout", "The request did not arrive in time."),
     (
         413,

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from aoai_operator.core.envoy.snapshot import Json, TypeUrl
 
+WILDCARD = "*"
+"""Stands for every resource of a type."""
+
 
 class Reference(NamedTuple):
     """A resource that another one makes the proxy ask for."""
@@ -35,10 +38,12 @@ class PackedSnapshot:
 
 
 def references(type_url: TypeUrl, body: Json) -> frozenset[Reference]:
-    """Return what a cluster or listener makes the proxy ask for by EDS, RDS and ECDS.
+    """Return what a cluster, listener or scope makes the proxy ask for by EDS, SRDS, RDS and ECDS.
 
     Until these are answered Envoy keeps the cluster or listener warming, and does not use it.
     """
+    if type_url is TypeUrl.SCOPE:
+        return frozenset({Reference(TypeUrl.ROUTE, body["route_configuration_name"])})
     if type_url not in (TypeUrl.CLUSTER, TypeUrl.LISTENER):
         return frozenset()
     found = set(_by_name(body))
@@ -55,6 +60,8 @@ def _by_name(value: Any) -> Iterator[Reference]:
         rds = value.get("rds")
         if isinstance(rds, dict) and "route_config_name" in rds:
             yield Reference(TypeUrl.ROUTE, rds["route_config_name"])
+        if "scoped_rds" in value:
+            yield Reference(TypeUrl.SCOPE, WILDCARD)
         if "config_discovery" in value and "name" in value:
             yield Reference(TypeUrl.EXTENSION, value["name"])
         for item in value.values():

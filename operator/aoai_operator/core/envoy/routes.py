@@ -1,15 +1,16 @@
-"""The route configuration of a gateway: address -> pool -> model -> cluster, with each pool's retries and time-outs.
+"""The routes of one pool: model -> cluster, with the pool's retries and time-outs; and what the gateway answers itself.
 
-A route's name tells our Lua, and the access log, what the path had said: "pool|characters before /openai|kind|model".
+A route's name tells our Lua, and the access log, what the path had said, and which revision of the pool's data its
+virtual host carries: "pool|characters before /openai|kind|model|revision".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from aoai_operator.core.envoy.config import duration, extension, set_header
-from aoai_operator.core.envoy.snapshot import Json, Resource
+from aoai_operator.core.envoy.config import duration, extension
+from aoai_operator.core.envoy.snapshot import Json
 from aoai_operator.core.envoy.topology import Outage, Tier, common_deployment, outage, tiers
 from aoai_operator.core.names import cluster_name
 from aoai_operator.core.observed import Overrides
@@ -17,51 +18,24 @@ from aoai_operator.core.table import Model, RoutingTable
 
 HEALTH = "/healthz"
 """Where a gateway, and below its prefix each pool, tells whether it could serve."""
-
-_NOT_FORWARDED = [
-    "api-key",
-    "authorization",
-    "x-aoai-tenant",
-    "x-aoai-model",
-    "x-envoy-internal",
-    "x-forwarded-proto",
-    "x-request-id",
-]
-"""Request headers that end here: the client's credential, and what we and Envoy added on the way."""
+NOTHING = (
+    "Nothing is served at this address. Pools answer at /<namespace>/<pool>/openai/..., at their"
+    " gateway.hostnames, and, when a gateway has one pool, at /openai/...."
+)
+"""What is said where there is no route."""
 
 
-def route_configuration(gateway: str, tables: Sequence[RoutingTable], overrides: Overrides) -> Resource:
-    """Return the one route configuration of a gateway."""
-    anywhere = [_health(HEALTH, tables, overrides)]
-    hosts = []
-    for table in tables:
-        prefix = f"/{table.namespace}/{table.name}"
-        anywhere += _pool(table, prefix, overrides)
-        if table.hostnames:
-            own = [*_pool(table, prefix, overrides), *_pool(table, "", overrides), _nothing("/")]
-            hosts.append(_virtual_host(str(table.key), table.hostnames, own))
-    if len(tables) == 1:
-        anywhere += _pool(tables[0], "", overrides)
-    anywhere.append(_nothing("/"))
-    body: Json = {
-        "name": gateway,
-        "virtual_hosts": [*hosts, _virtual_host("*", ("*",), anywhere)],
-        "request_headers_to_remove": _NOT_FORWARDED,
-        "response_headers_to_remove": ["endpoint-load-metrics"],
-        "response_headers_to_add": [set_header("x-request-id", "%FILTER_STATE(aoai.request_id:PLAIN)%")],
-        "ignore_port_in_host_matching": True,
-    }
-    return Resource(gateway, body)
+def pool_routes(table: RoutingTable, prefix: str, overrides: Overrides, *, revision: str) -> Iterator[Json]:
+    """Yield the routes of a pool below a prefix, the more exact first.
 
-
-def _virtual_host(name: str, domains: Sequence[str], routes: list[Json]) -> Json:
-    return {"name": name, "domains": list(domains), "routes": routes}
-
-
-def _pool(table: RoutingTable, prefix: str, overrides: Overrides) -> Iterator[Json]:
-    """Yield the routes of a pool below a prefix, the more exact first."""
+    Args:
+        table: the pool.
+        prefix: what stands before /openai in a path, "/namespace/pool" or nothing.
+        overrides: what was observed: the routes of a model that is out say until when.
+        revision: that of the data that the virtual host carries for our Lua.
+    """
     if prefix or table.hostnames:
-        yield _health(prefix + HEALTH, [table], overrides)
+        yield health(prefix + HEALTH, [table], overrides)
     first = table.models[0]
     for model in table.models:
         deployment = common_deployment(table, model) or model.name
@@ -70,24 +44,31 @@ def _pool(table: RoutingTable, prefix: str, overrides: Overrides) -> Iterator[Js
             table,
             model,
             overrides,
-            name=_name(table, prefix, "deployment", model.name),
+            name=_name(table, prefix, revision, "deployment", model.name),
             match=match,
             rewrite=f"/openai/deployments/{deployment}/",
         )
     unknown = {"prefix": f"{prefix}/openai/deployments/"}
-    yield _answer(_name(table, prefix, "deployment", ""), unknown, 404, _error("DeploymentNotFound"))
+    yield _answer(_name(table, prefix, revision, "deployment", ""), unknown, 404, _error("DeploymentNotFound"))
     for model in table.models[1:]:
         chosen: Json = {"name": "x-aoai-model", "string_match": {"exact": model.name}}
         match = {"prefix": f"{prefix}/openai/", "headers": [chosen]}
         yield _route(
-            table, model, overrides, name=_name(table, prefix, "model", model.name), match=match, rewrite="/openai/"
+            table,
+            model,
+            overrides,
+            name=_name(table, prefix, revision, "model", model.name),
+            match=match,
+            rewrite="/openai/",
         )
     match = {"prefix": f"{prefix}/openai/"}
-    yield _route(table, first, overrides, name=_name(table, prefix, "any", first.name), match=match, rewrite="/openai/")
+    yield _route(
+        table, first, overrides, name=_name(table, prefix, revision, "any", first.name), match=match, rewrite="/openai/"
+    )
 
 
-def _name(table: RoutingTable, prefix: str, kind: str, model: str) -> str:
-    return f"{table.key}|{len(prefix)}|{kind}|{model}"
+def _name(table: RoutingTable, prefix: str, revision: str, kind: str, model: str) -> str:
+    return f"{table.key}|{len(prefix)}|{kind}|{model}|{revision}"
 
 
 def _route(table: RoutingTable, model: Model, overrides: Overrides, *, name: str, match: Json, rewrite: str) -> Json:
@@ -159,23 +140,27 @@ def _hosts_to_try(model: Model, order: Sequence[Tier]) -> int:
     return max(len(tier.hosts) for tier in own) if len(own) < len(order) else len(order[0].hosts)
 
 
-def _health(path: str, tables: Sequence[RoutingTable], overrides: Overrides) -> Json:
+def health(path: str, tables: Iterable[RoutingTable], overrides: Overrides) -> Json:
     """Answer whether a request could be served: 200 while any of the pools has a host that takes one, else 503."""
     serving = any(outage(t, m, overrides) is None for t in tables for m in t.models)
     body = {"status": "ok" if serving else "unavailable"}
     return _answer("health", {"path": path}, 200 if serving else 503, body)
 
 
-def _nothing(prefix: str) -> Json:
+def nothing(prefix: str) -> Json:
+    """Answer that nothing is here, and where pools answer."""
     return _answer("nothing", {"prefix": prefix}, 404, _error("not_found"))
 
 
+def misdirected() -> Json:
+    """Answer a client that asks another host name of a connection than the one it was made for (RFC 9110, 15.5.20)."""
+    return _answer("misdirected", {"prefix": "/"}, 421, _error("misdirected_request"))
+
+
 _ERRORS = {
+    "misdirected_request": "This connection was made for another host name: ask at a new one.",
     "DeploymentNotFound": "The model in the path does not exist in this pool.",
-    "not_found": (
-        "Nothing is served at this address. Pools answer at /<namespace>/<pool>/openai/..., at their"
-        " gateway.hostnames, and, when a gateway has one pool, at /openai/...."
-    ),
+    "not_found": NOTHING,
 }
 
 

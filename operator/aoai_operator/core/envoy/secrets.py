@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from aoai_operator.core.envoy.snapshot import Resource
 from aoai_operator.core.names import SecretRef
@@ -10,16 +10,15 @@ from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 
 
-def credentials(tables: Sequence[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> Iterator[Resource]:
+def credentials(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> Iterator[Resource]:
     """Yield the SDS secret of every endpoint in use.
 
     Each upstream `credential_injector` asks for its own by name, so a rotated key goes to Envoy alone.
     """
-    for table in tables:
-        for endpoint in table.endpoints:
-            if not endpoint.usable:
-                continue
-            value = secrets[endpoint.credential]
-            name = str(table.endpoint_key(endpoint.name))
-            body = {"name": name, "generic_secret": {"secret": {"inline_string": value.reveal()}}}
-            yield Resource(name, body, owner=str(table.key))
+    for endpoint in table.endpoints:
+        if not endpoint.usable:
+            continue
+        value = secrets[endpoint.credential]
+        name = str(table.endpoint_key(endpoint.name))
+        body = {"name": name, "generic_secret": {"secret": {"inline_string": value.reveal()}}}
+        yield Resource(name, body, owner=str(table.key))

@@ -27,6 +27,7 @@ class TypeUrl(StrEnum):
     ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
     EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
     LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+    SCOPE = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
     ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
 

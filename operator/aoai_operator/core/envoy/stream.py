@@ -11,10 +11,12 @@ from aoai_operator.core.envoy.delta import (
     Response,
     Subscription,
 )
-from aoai_operator.core.envoy.packed import PackedSnapshot, Reference
+from aoai_operator.core.envoy.packed import WILDCARD, PackedSnapshot, Reference
 from aoai_operator.core.envoy.snapshot import TypeUrl
 
-_REFER_TO_CLUSTERS = frozenset({TypeUrl.LISTENER, TypeUrl.ROUTE})
+_REFER_TO_CLUSTERS = frozenset({TypeUrl.LISTENER, TypeUrl.SCOPE, TypeUrl.ROUTE})
+_FIRST_TYPES = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER})
+"""What a proxy asks for at its start, whatever it is told."""
 
 
 class DeltaStream:
@@ -56,9 +58,9 @@ class DeltaStream:
         """Tell whether the proxy has accepted all of `snapshot` that it wants."""
         subscriptions = self._subscriptions
         return (
-            subscriptions.keys() >= WILDCARD_TYPES
+            subscriptions.keys() >= _FIRST_TYPES
             and not any(s.in_flight or s.rejected for s in subscriptions.values())
-            and all(self._is_warm(url, snapshot) for url in WILDCARD_TYPES)
+            and all(self._is_warm(url, snapshot) for url in WILDCARD_TYPES & subscriptions.keys())
             and not any(self._lags(url, snapshot) for url in subscriptions)
         )
 
@@ -98,7 +100,11 @@ class DeltaStream:
 
     def _was_answered(self, reference: Reference) -> bool:
         subscription = self._subscriptions.get(reference.type_url)
-        if subscription is None or reference.name not in subscription.held:
+        if subscription is None:
+            return False
+        if reference.name == WILDCARD:
+            return True
+        if reference.name not in subscription.held:
             return False
         response = subscription.in_flight
         return response is None or reference.name not in response.versions

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.clusters import clusters
 from aoai_operator.core.envoy.endpoints import load_assignments
-from aoai_operator.core.envoy.extensions import lua_filter, tenant_keys
+from aoai_operator.core.envoy.extensions import lua_filter
 from aoai_operator.core.envoy.listeners import listener
-from aoai_operator.core.envoy.routes import route_configuration
+from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scopes
 from aoai_operator.core.envoy.secrets import credentials
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
+from aoai_operator.core.envoy.virtualhosts import gateway_configuration, pool_configuration
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
@@ -49,13 +50,28 @@ def _resources(
     settings: GatewaySettings,
 ) -> Iterator[tuple[TypeUrl, Resource]]:
     yield TypeUrl.LISTENER, listener(settings)
-    yield TypeUrl.EXTENSION, tenant_keys(tables, secrets)
-    yield TypeUrl.EXTENSION, lua_filter(tables)
-    yield TypeUrl.ROUTE, route_configuration(settings.gateway, tables, overrides)
-    for secret in credentials(tables, secrets):
-        yield TypeUrl.SECRET, secret
+    yield TypeUrl.EXTENSION, lua_filter()
+    yield TypeUrl.ROUTE, gateway_configuration(settings.gateway, tables, secrets, overrides, everywhere=tables)
+    for scope in gateway_scopes(settings.gateway):
+        yield TypeUrl.SCOPE, scope
     for table in tables:
-        for cluster in clusters(table, settings):
-            yield TypeUrl.CLUSTER, cluster
-        for assignment in load_assignments(table, overrides):
-            yield TypeUrl.ENDPOINT, assignment
+        yield from _pool(table, secrets, overrides, settings)
+
+
+def _pool(
+    table: RoutingTable,
+    secrets: Mapping[SecretRef, SecretValue],
+    overrides: Overrides,
+    settings: GatewaySettings,
+) -> Iterator[tuple[TypeUrl, Resource]]:
+    """Yield all resources that are a pool's own."""
+    if has_scope(table):
+        yield TypeUrl.ROUTE, pool_configuration(table, secrets, overrides)
+        for scope in pool_scopes(table):
+            yield TypeUrl.SCOPE, scope
+    for secret in credentials(table, secrets):
+        yield TypeUrl.SECRET, secret
+    for cluster in clusters(table, settings):
+        yield TypeUrl.CLUSTER, cluster
+    for assignment in load_assignments(table, overrides):
+        yield TypeUrl.ENDPOINT, assignment

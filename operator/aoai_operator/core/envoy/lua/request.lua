@@ -1,10 +1,11 @@
 -- The one filter of a request's way in (here) and of its answer's way out (response.lua, the same script, below). Before this
 -- text stand json.lua and the data:
---   POOLS[key] = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models}, lone = {models of one host},
---                 models = {name -> the deployment's name where all hosts share it, else false}}
---   TENANTS[key] = {pool key -> true (all its models) or {model -> true}}
 --   OPERATIONS[name]: what a tenant may ask of Azure, all of it by POST
 --   ANONYMOUS: the client name that api_key_auth gives to the published key of open pools
+-- What is known of a pool comes in the metadata of its virtual host, or of its routes where it shares one:
+--   pool = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models}, lone = {models of one host},
+--           models = {name -> the deployment's name where all hosts share it, else false},
+--           grants = {tenant -> true (all its models) or {model -> true}}}
 -- Errors are shaped as OpenAI's, so that its SDKs raise their own exceptions.
 --
 -- Every call into Envoy costs about 1 % of a proxied request, and writing metadata 10 %: so what the path says comes by the
@@ -36,17 +37,35 @@ local function number_in(headers, name)
   return tonumber(match(headers:get(name) or '', '^%d+%.?%d*$'))
 end
 
--- A route's name says what the path had said: pool|characters before /openai|kind|model. Kinds: `deployment`, the model stands
--- in the path; `any`, it is still to be found, and this is the pool's first; `model`, it was found. Names are few: remembered.
-local routes = {}
-local function route_of(name)
-  local r = routes[name]
-  if r == nil then
-    local key, strip, kind, model = match(name, '^([^|]*)|(%d+)|(%a+)|(.*)$')
-    local pool = POOLS[key]
-    r = pool and {pool = pool, strip = tonumber(strip), kind = kind, model = model, paths = {}, count = 0} or false
-    routes[name] = r
+-- Metadata are copied at each look, so a pool's are read once for each revision, and kept.
+local pools, kept = {}, 0
+local function pool_of(h, key, revision)
+  local pool = pools[key]
+  if pool and pool.revision == revision then return pool end
+  if kept == 10000 then pools, kept = {}, 0 end
+  pool = h:route():metadata():get('pool') or h:virtualHost():metadata():get('pool')
+  if pool then
+    pool.revision, pool.routes = revision, {}
+    pools[key], kept = pool, kept + 1
   end
+  return pool
+end
+
+-- A route's name says what the path had said: pool|characters before /openai|kind|model|revision of the pool's data. Kinds:
+-- `deployment`, the model stands in the path; `any`, it is still to be found, and this is the pool's first; `model`, it was
+-- found. Names are few: remembered, and forgotten with their revision. Nil: a route of no pool.
+local routes = {}
+local function route_of(h, name)
+  local r = routes[name]
+  if r then return r end
+  local key, strip, kind, model, revision = match(name, '^([^|]*)|(%d+)|(%a+)|([^|]*)|(%x+)$')
+  if not key then return nil end
+  local before, pool = pools[key], pool_of(h, key, revision)
+  if before and before ~= pool then
+    for old in pairs(before.routes) do routes[old] = nil end
+  end
+  r = {id = key .. '|' .. model, pool = pool, strip = tonumber(strip), kind = kind, model = model, paths = {}, count = 0}
+  if pool then routes[name], pool.routes[name] = r, true end
   return r
 end
 
@@ -83,15 +102,10 @@ end
 
 -- What the tenant may use of this pool: true for everything, a set of models, or nil after a refusal was sent.
 local function admit(h, pool, tenant)
-  local grant = TENANTS[tenant] and TENANTS[tenant][pool.key]
+  local grant = pool.grants[tenant]
   if grant or pool.open then return grant or true end
-  if tenant == '' then
-    refuse(h, '401', 'invalid_request_error', 'invalid_api_key',
-      'Access denied: no API key. Send it as `api-key`, or as `Authorization: Bearer`.')
-  else
-    refuse(h, '403', 'permission_error', 'pool_not_allowed',
-      'The tenant ' .. tenant .. ' has no TenantQuota for the pool ' .. pool.key .. '.')
-  end
+  refuse(h, '401', 'invalid_request_error', 'invalid_api_key',
+    'Access denied: no API key. Send it as `api-key`, or as `Authorization: Bearer`.')
 end
 
 local function list_models(h, pool, grant, id)
@@ -182,9 +196,10 @@ local function rewrite(s, from, to, deployment, asks)
 end
 
 function envoy_on_request(h)
-  local route = route_of(h:streamInfo():routeName())
+  local route = route_of(h, h:streamInfo():routeName())
   if not route then return end
   local pool, headers = route.pool, h:headers()
+  if not pool then return refuse(h, '500', 'server_error', 'gateway_error', 'The gateway is starting.') end
   local tenant = headers:get('x-aoai-tenant') or ''
   if tenant == ANONYMOUS then tenant = '' end
   local grant = admit(h, pool, tenant)

@@ -155,10 +155,9 @@ end
 
 -- A 429 says how long to wait, exactly, counting down: until the first moment at which any host of the model may be asked.
 local function throttled(h, headers, none_left)
-  local name = h:streamInfo():routeName()
-  local route = route_of(name)
-  if not route then return end
-  local now, at = h:timestamp(), waits[name]
+  local route = route_of(h, h:streamInfo():routeName())
+  if not (route and route.pool) then return end
+  local now, at = h:timestamp(), waits[route.id]
   if at and at <= now then at = nil end
   if not none_left then
     local ms = number_in(headers, 'retry-after-ms') or (number_in(headers, 'retry-after') or 1) * 1000
@@ -167,7 +166,7 @@ local function throttled(h, headers, none_left)
     local longest = route.pool.lone[route.model] and route.pool.cap or math.min(route.pool.cap, 1000)
     local told = now + math.max(1, math.min(ms, longest))
     if not at or told < at then at = told end
-    waits[name] = at
+    waits[route.id] = at
   end
   local known = h:route():metadata()
   local until_ms = known:get('until_ms')
