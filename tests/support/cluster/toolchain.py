@@ -2,7 +2,7 @@
 
 Standard library only. They are Go programs, built from the modules in tests/cluster/toolchain, whose go.mod and go.sum
 pin every version, and kept per user in ~/.cache/aoai-operator/cluster-tools, each under a hash of what it is made of.
-Building all takes about ten minutes once, and 6 GB of disk meanwhile; what stays is the programs, 500 MB.
+Building all takes ten to fifteen minutes once, and 6 GB of disk meanwhile; what stays is the programs, 500 MB.
 
 Environment:
     KUBEBUILDER_ASSETS: a folder of ready-made programs; what is in it is used, the rest is built.
@@ -130,7 +130,7 @@ def _build_missing() -> None:
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=_cache()) as directory:
         scratch = Path(directory)
         go = _go(scratch)
-        _say(f"cluster tools: {len(missing)} to build, once, into {_cache()}; all of them take about ten minutes\n")
+        _say(f"cluster tools: {len(missing)} to build, once, into {_cache()}; all of them take ten to fifteen minutes\n")
         begun = time.monotonic()
         for number, tool in enumerate(missing, start=1):
             _say(f"  {number}/{len(missing)} {tool.name} ...")
