@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aoai_operator.core.accesslog import Answer, Attempt
@@ -10,6 +11,7 @@ from aoai_operator.core.audience import Audience
 from aoai_operator.core.envoy.packed import PackedSnapshot
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.health import ProbeTarget, Sample
+from aoai_operator.core.names import PoolKey
 from aoai_operator.core.proxies import Proxy
 
 
@@ -117,4 +119,114 @@ class XdsObserver(Protocol):
 
     def settled(self, proxy: Proxy, version: str) -> None:
         """The Envoy has accepted all that it wants of the snapshot of this version."""
+        ...
+
+
+JsonObject = dict[str, Any]
+"""An object of the API server's, as its JSON says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of objects on the API server, by where its objects are found.
+
+    Attributes:
+        group: empty for the core group.
+        confidential: whether an object, or the server's words about one, may hold a credential.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    confidential: bool = False
+
+    @property
+    def api_version(self) -> str:
+        """The `apiVersion` of its objects."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+class KubeError(Exception):
+    """The API server refuses a call, or does not answer it.
+
+    Attributes:
+        status: the HTTP status; 0 if there was no answer.
+        reason: the server's word for it (metav1.StatusReason), such as Conflict; Unreachable or Timeout are ours.
+        message: a sentence for people, the server's if it gave one; never with a credential in it.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{message} ({reason})")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed later, without anything being mended."""
+        return self.status in _RETRYABLE or self.status >= _SERVER_ERROR
+
+
+_RETRYABLE = frozenset({0, 408, 429})
+_SERVER_ERROR = 500
+
+
+class KubeApi(Protocol):
+    """Reads and writes objects of the Kubernetes API server. Every call ends in time.
+
+    Objects are plain dicts, with apiVersion and kind, and without metadata.managedFields. Any call may raise KubeError.
+    """
+
+    async def list(self, resource: Resource, namespace: str | None = None, labels: str = "") -> tuple[JsonObject, ...]:
+        """Return all objects of a kind, in a namespace or in all of them, that a label selector selects."""
+        ...
+
+    async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
+        """Return an object by its namespace and name, None if there is none."""
+        ...
+
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+        """Make an object what the body says, by server-side apply; return it.
+
+        Args:
+            resource: its kind.
+            body: all fields that we own; those that we owned and that it leaves out are removed.
+            status: whether the body gives the status, which has a field manager of its own, and nothing else.
+        """
+        ...
+
+    async def create(self, resource: Resource, body: JsonObject) -> JsonObject:
+        """Create an object; return it as the server made it."""
+        ...
+
+    async def replace(self, resource: Resource, body: JsonObject) -> JsonObject:
+        """Replace an object; with metadata.resourceVersion, only if it still has that version, else 409 Conflict."""
+        ...
+
+    async def delete(self, resource: Resource, key: PoolKey) -> None:
+        """Delete an object; it is no error if there is none."""
+        ...
+
+    async def serves(self, resource: Resource) -> bool:
+        """Return whether the server knows the kind: whether its CRD is there."""
+        ...
+
+
+class KubeObserver(Protocol):
+    """Hears of every call to the API server. It may not block or raise."""
+
+    def called(self, *, verb: str, resource: str, result: str, seconds: float) -> None:
+        """A call has ended.
+
+        Args:
+            verb: as in RBAC.
+            resource: the plural of the kind.
+            result: the HTTP status; Unreachable, Timeout or Cancelled if there was none.
+            seconds: how long it took.
+        """
         ...

@@ -1,0 +1,177 @@
+"""The entries of Secrets that are wanted, read one Secret at a time by name: no list, no watch."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import structlog
+
+from aoai_operator.adapters.kube.resources import SECRETS
+from aoai_operator.core.credentials import cleaned
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.ports import JsonObject, KubeApi, KubeError
+
+_log = structlog.get_logger("secrets")
+
+_AT_ONCE = 8
+_EARLY = 0.2
+"""Largest part of the interval by which a reading is early, so that they spread."""
+_FIRST_RETRY = 1.0
+_NOT_PRINTABLE = "\ufffd"
+
+
+class SecretReader:
+    """Keeps the wanted entries of Secrets, each Secret read again after `interval` seconds.
+
+    Of other entries of the same Secrets only the names are kept, with empty values: they help to say what is wrong.
+    A Secret that is gone has no entries; one that cannot be read keeps those that it had.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        interval: float = 30.0,
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the API server, seconds until a Secret is read again, whom to tell of another value, and a clock."""
+        self._api = api
+        self._interval = interval
+        self._changed = changed
+        self._clock = clock
+        self._wanted: dict[str, frozenset[SecretRef]] = {}
+        self._entries: dict[PoolKey, dict[SecretRef, SecretValue]] = {}
+        self._due: dict[PoolKey, float] = {}
+        self._tried: set[PoolKey] = set()
+        self._refused: set[PoolKey] = set()
+        self._woken = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self.values: Mapping[SecretRef, SecretValue] = {}
+        """What is known now; another mapping after each change."""
+
+    def want(self, who: str, refs: Iterable[SecretRef]) -> None:
+        """Take all entries that somebody wants from now on; who wants them is only told apart by name."""
+        self._wanted[who] = frozenset(refs)
+        wanted, names = self._all()
+        for key in self._due.keys() - names:
+            del self._due[key]
+            self._tried.discard(key)
+            self._refused.discard(key)
+            self._entries.pop(key, None)
+        now = self._clock()
+        for ref in wanted:
+            key = _name(ref)
+            entry = self._entries.get(key, {}).get(ref)
+            if key not in self._due or (entry is not None and not entry.reveal()):
+                # An entry of which only the name was kept is not there until it is read.
+                self._entries.get(key, {}).pop(ref, None)
+                self._due[key] = now
+                self._tried.discard(key)
+        for key, entries in self._entries.items():
+            self._entries[key] = {r: v if r in wanted else SecretValue("") for r, v in entries.items()}
+        self._publish(tell=False)
+        self._wake()
+
+    def refresh(self, names: Iterable[PoolKey] | None = None) -> None:
+        """Read some Secrets again at once, those of them that are wanted; None: all."""
+        for key in self._due.keys() if names is None else self._due.keys() & set(names):
+            self._due[key] = self._clock()
+        self._wake()
+
+    async def settled(self) -> None:
+        """Wait until each wanted Secret was read, or could not be read, at least once."""
+        await self._settled.wait()
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        limit = asyncio.Semaphore(_AT_ONCE)
+        while True:
+            self._woken.clear()
+            now = self._clock()
+            due = [key for key, at in self._due.items() if at <= now]
+            if due:
+                await asyncio.gather(*(self._read(key, limit) for key in due))
+                self._look_settled()
+                continue
+            wait = min(self._due.values(), default=now + self._interval) - now
+            try:
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    def _all(self) -> tuple[frozenset[SecretRef], frozenset[PoolKey]]:
+        wanted = frozenset().union(*self._wanted.values())
+        return wanted, frozenset(map(_name, wanted))
+
+    def _wake(self) -> None:
+        self._look_settled()
+        self._woken.set()
+
+    def _look_settled(self) -> None:
+        if self._due.keys() <= self._tried:
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    async def _read(self, key: PoolKey, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            if key not in self._due:
+                return
+            # Whoever asks while it is being read has it read once more.
+            at = self._due[key] = self._clock() + self._interval * random.uniform(1 - _EARLY, 1)  # noqa: S311
+            try:
+                found = await self._api.get(SECRETS, key)
+            except KubeError as error:
+                self._failed(key, at, error)
+            else:
+                self._take(key, found)
+
+    def _failed(self, key: PoolKey, at: float, error: KubeError) -> None:
+        if key not in self._refused:
+            _log.warning("a Secret cannot be read, what was read last stays in use", secret=str(key), why=error.message)
+        self._refused.add(key)
+        self._tried.add(key)
+        if self._due.get(key) == at and error.retryable:
+            self._due[key] = self._clock() + min(_FIRST_RETRY, self._interval)
+
+    def _take(self, key: PoolKey, found: JsonObject | None) -> None:
+        if key not in self._due:
+            return
+        self._refused.discard(key)
+        self._tried.add(key)
+        wanted, _ = self._all()
+        data: Mapping[str, str] = (found or {}).get("data") or {}
+        entries = {
+            ref: _decoded(text) if ref in wanted else SecretValue("")
+            for name, text in data.items()
+            for ref in [SecretRef(key.namespace, key.name, name)]
+        }
+        if self._entries.get(key, {}) != entries:
+            self._entries[key] = entries
+            self._publish(tell=True)
+
+    def _publish(self, *, tell: bool) -> None:
+        self.values = {ref: value for entries in self._entries.values() for ref, value in entries.items()}
+        if tell:
+            self._changed()
+
+
+def _name(ref: SecretRef) -> PoolKey:
+    return PoolKey(ref.namespace, ref.name)
+
+
+def _decoded(text: str) -> SecretValue:
+    """Return an entry as text. What is none holds characters that no key may have, and is refused for that."""
+    try:
+        return cleaned(base64.b64decode(text).decode("utf-8", errors="replace"))
+    except (binascii.Error, ValueError):
+        return SecretValue(_NOT_PRINTABLE)

@@ -1,0 +1,191 @@
+"""The objects of one kind as they were read last: by GET when single ones are woken, else by LIST."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
+
+_MANY = 50
+"""Woken keys above which one LIST is cheaper than so many GETs."""
+_FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
+
+Everywhere = None
+"""The scope of a LIST in all namespaces."""
+
+
+class Unavailable(Exception):  # noqa: N818 - what it says, as with KeyboardInterrupt
+    """What was asked for cannot be read now, and stays as it was; the message is one sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a refresh found."""
+
+    changed: frozenset[PoolKey] = frozenset()
+    removed: frozenset[PoolKey] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.removed)
+
+
+class ObjectStore:
+    """Holds the objects of one kind, by key, in some namespaces or in all of them."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        resource: Resource,
+        *,
+        namespaces: Collection[str] = (),
+        labels: str = "",
+        resync: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what to hold.
+
+        Args:
+            api: the API server.
+            resource: the kind.
+            namespaces: where; empty: everywhere.
+            labels: a label selector, of `key` and `key=value` joined by commas.
+            resync: seconds after which everything is listed again.
+            clock: gives seconds; never goes back.
+        """
+        self.objects: dict[PoolKey, JsonObject] = {}
+        """The objects as they were read last."""
+        self._api = api
+        self._resource = resource
+        self._scopes: tuple[str | None, ...] = tuple(namespaces) or (Everywhere,)
+        self._labels = labels
+        self._wanted = dict(part.partition("=")[::2] for part in labels.split(",") if part)
+        self._resync = resync
+        self._clock = clock
+        self._keys: set[PoolKey] = set()
+        self._lists: set[str | None] = set(self._scopes)
+        self._failed: set[PoolKey] = set()
+        self._failed_lists: set[str | None] = set()
+        self._unlisted: set[str | None] = set(self._scopes)
+        self._listed_at = clock()
+        self._retry, self._retry_at = _FIRST_RETRY, 0.0
+        self._why = ""
+        self._changed: set[PoolKey] = set()
+        self._removed: set[PoolKey] = set()
+        self._refreshing = asyncio.Lock()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was read at least once."""
+        return not self._unlisted
+
+    def wake(self, key: PoolKey | None) -> None:
+        """Note that an object may have changed; None: any of them."""
+        if key is None:
+            self._lists.update(self._scopes)
+        elif self._scopes[0] is Everywhere or key.namespace in self._scopes:
+            self._keys.add(key)
+
+    def due_in(self) -> float:
+        """Return the seconds after which a refresh is needed though nothing is woken: to resync, or to try again."""
+        if self._keys or self._lists:
+            return 0.0
+        due = self._listed_at + self._resync
+        if self._failed or self._failed_lists:
+            due = min(due, self._retry_at)
+        return max(0.0, due - self._clock())
+
+    async def refresh(self) -> Changes:
+        """Read what was woken, what failed and is to be tried again by now, and everything when a resync is due.
+
+        What fails is tried again by a later refresh, after 1 s at first and 30 s at most; the rest is told meanwhile.
+
+        Raises:
+            Unavailable: nothing could be read, or not yet everything once. What was found is told by a later refresh.
+        """
+        async with self._refreshing:
+            scopes, keys = self._take()
+            before = len(self._failed) + len(self._failed_lists)
+            read = await asyncio.gather(*(self._list(s) for s in scopes), *(self._get(k) for k in keys))
+            waiting = len(self._failed) + len(self._failed_lists)
+            if waiting > before:
+                self._retry_at = self._clock() + self._retry
+                self._retry = min(2 * self._retry, _LONGEST_RETRY)
+            elif not waiting:
+                self._retry = _FIRST_RETRY
+            if waiting and (self._unlisted or not any(read)):
+                raise Unavailable(f"{self._resource}: {self._why}")
+            changes = Changes(frozenset(self._changed), frozenset(self._removed))
+            self._changed, self._removed = set(), set()
+            return changes
+
+    def _take(self) -> tuple[set[str | None], set[PoolKey]]:
+        scopes, keys = self._lists, self._keys
+        self._lists, self._keys = set(), set()
+        now = self._clock()
+        if now >= self._retry_at:
+            scopes, keys = scopes | self._failed_lists, keys | self._failed
+            self._failed, self._failed_lists = set(), set()
+        if now - self._listed_at >= self._resync or len(keys) > _MANY:
+            scopes = set(self._scopes)
+        if scopes == set(self._scopes):
+            self._listed_at = now
+        everywhere = Everywhere in scopes
+        # What is woken later than this is read by a later refresh, so that a LIST says nothing that is older.
+        return scopes, {key for key in keys if not everywhere and key.namespace not in scopes}
+
+    async def _list(self, scope: str | None) -> bool:
+        try:
+            found = {_key(item): item for item in await self._api.list(self._resource, scope, self._labels)}
+        except KubeError as error:
+            self._failed_lists.add(scope)
+            self._why = error.message
+            return False
+        self._unlisted.discard(scope)
+        for key in [k for k in self.objects if k not in found and scope in (Everywhere, k.namespace)]:
+            self._remove(key)
+        for key, item in found.items():
+            self._put(key, item)
+        return True
+
+    async def _get(self, key: PoolKey) -> bool:
+        try:
+            found = await self._api.get(self._resource, key)
+        except KubeError as error:
+            self._failed.add(key)
+            self._why = error.message
+            return False
+        if found is None or not self._selects(found):
+            self._remove(key)
+        else:
+            self._put(key, found)
+        return True
+
+    def _selects(self, item: JsonObject) -> bool:
+        labels = item["metadata"].get("labels", {})
+        return all(key in labels and value in ("", labels[key]) for key, value in self._wanted.items())
+
+    def _put(self, key: PoolKey, item: JsonObject) -> None:
+        known = self.objects.get(key)
+        self.objects[key] = item
+        if known is None or _version(known) != _version(item):
+            self._changed.add(key)
+            self._removed.discard(key)
+
+    def _remove(self, key: PoolKey) -> None:
+        if self.objects.pop(key, None) is not None:
+            self._removed.add(key)
+            self._changed.discard(key)
+
+
+def _key(item: JsonObject) -> PoolKey:
+    metadata: Mapping[str, str] = item["metadata"]
+    return PoolKey(metadata["namespace"], metadata["name"])
+
+
+def _version(item: JsonObject) -> tuple[str, str]:
+    metadata: Mapping[str, str] = item["metadata"]
+    return metadata["uid"], metadata["resourceVersion"]
