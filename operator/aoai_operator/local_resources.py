@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,8 +39,14 @@ def located(manifests: Manifests, findings: Iterable[Finding]) -> tuple[LocatedF
 
 
 def world_of(manifests: Manifests) -> World:
-    """Return the world of some manifests, with nothing observed."""
-    return World(pools=manifests.pools, quotas=manifests.quotas, secrets=manifests.secrets, invalid=manifests.invalid)
+    """Return the world of some manifests now, with nothing observed."""
+    return World(
+        pools=manifests.pools,
+        quotas=manifests.quotas,
+        secrets=manifests.secrets,
+        invalid=manifests.invalid,
+        now=time.time_ns() // 1_000_000,
+    )
 
 
 def carried_over(last: Manifests, now: Manifests) -> Manifests:

@@ -53,8 +53,10 @@ class DataPlane:
         trusted_ca: Path | None = None,
         overrides: Overrides | None = None,
         logs: LogServer | None = None,
+        https: bool = False,
     ) -> None:
         """Take the manifests; `logs` gets the access log by OpenTelemetry, instead of the pipe."""
+        self._https = https
         self._manifests = manifests
         self._logs = logs
         self._trusted_ca = trusted_ca or system_trust()
@@ -92,12 +94,14 @@ class DataPlane:
     async def _start(self) -> None:
         self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="aoai-test-")))
         self._port = self._stack.enter_context(reserved_port("127.0.0.1", 0))
+        tls_port = self._stack.enter_context(reserved_port("127.0.0.1", 0)) if self._https else None
         self._settings = GatewaySettings(
             gateway="default",
             listen_host="127.0.0.1",
             listen_port=self._port,
             access_log=None if self._logs else str(self.directory / "log"),
             trusted_ca=str(self._trusted_ca),
+            tls_port=tls_port,
         )
         await self._stack.enter_async_context(access_log(self.directory / "log", self))
         handlers = [XdsServer(self._cache, [self]).handler(), *([self._logs.handler()] if self._logs else [])]
@@ -178,6 +182,11 @@ class DataPlane:
     def address(self) -> tuple[str, int]:
         """The gateway's address, for sockets."""
         return "127.0.0.1", urlsplit(self.url).port or 0
+
+    @property
+    def tls_port(self) -> int:
+        """The port of its HTTPS listener, 0 for none."""
+        return self._settings.tls_port or 0
 
     async def admin(self, path: str) -> str:
         """Ask Envoy's admin interface."""

@@ -38,7 +38,7 @@ def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Secret
     """
     value = secrets.get(ref)
     if value is None:
-        return _missing(secrets, ref)
+        return missing(secrets, ref)
     text = value.reveal()
     if not text:
         return Unreadable(Fault.SECRET_INVALID, f"the entry {ref} is empty", "put the key into it")
@@ -48,8 +48,8 @@ def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Secret
     return value
 
 
-def _missing(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Unreadable:
-    """Tell a Secret that is not there from one without the entry. Entries are named, never shown."""
+def missing(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Unreadable:
+    """Return what is not there: the Secret, or the entry in it. Entries are named, never shown."""
     entries = sorted(r.key for r in secrets if (r.namespace, r.name) == (ref.namespace, ref.name))
     if entries:
         message = f"the Secret {ref.namespace}/{ref.name} has no entry {ref.key}"

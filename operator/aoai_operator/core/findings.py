@@ -19,6 +19,7 @@ class Fault(StrEnum):
     NO_DEPLOYMENT = "NoDeployment"
     KEY_CONFLICT = "KeyConflict"
     HOSTNAME_CONFLICT = "HostnameConflict"
+    CERTIFICATE_INVALID = "CertificateInvalid"
 
     @property
     def of_reference(self) -> bool:

@@ -16,6 +16,7 @@ from aoai_operator.core.api import (
     milliseconds,
 )
 from aoai_operator.core.api import Endpoint as EndpointSpec
+from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.credentials import Unreadable, read_key, reference
 from aoai_operator.core.findings import Fault, Finding
 from aoai_operator.core.table import (
@@ -28,6 +29,7 @@ from aoai_operator.core.table import (
     Tenant,
     Throttling,
     Timeouts,
+    tls_refs,
 )
 from aoai_operator.core.world import World
 
@@ -63,6 +65,8 @@ def pool_table(
         endpoint, problem = _endpoint(world, pool, declared, i)
         endpoints.append(endpoint)
         findings += [problem] if problem else []
+    tls_secret, problem = _serving(world, pool, hostnames)
+    findings += [problem] if problem else []
     models, gaps = _models(pool)
     findings += gaps
     if not models:
@@ -73,7 +77,7 @@ def pool_table(
         name=pool.metadata.name,
         gateway=spec.gateway.name,
         hostnames=hostnames,
-        tls_secret=spec.gateway.tls.secret_ref.name if spec.gateway.tls else "",
+        tls_secret=tls_secret,
         sidecars=spec.gateway.sidecars is Sidecars.ALLOWED,
         namespaces=_namespaces(pool),
         strategy=_STRATEGIES[spec.balancing.strategy],
@@ -97,6 +101,28 @@ def pool_table(
         tenants=tuple(tenants),
     )
     return table, findings
+
+
+def _serving(world: World, pool: AOAIBackendPool, hostnames: tuple[str, ...]) -> tuple[str, Finding | None]:
+    """Return the Secret with the pool's serving certificate, "" for none; and what is wrong with the one asked for.
+
+    Is another one named, and worse than the one that serves, that one goes on.
+    """
+    if pool.spec.gateway.tls is None:
+        return "", None
+
+    def examined(name: str) -> tuple[Standing, Unreadable | None]:
+        refs = tls_refs(pool.metadata.namespace, name)
+        return examine(world.secrets, refs, hostnames=hostnames, now=world.now)
+
+    wanted = pool.spec.gateway.tls.secret_ref.name
+    standing, wrong = examined(wanted)
+    if wrong is None:
+        return wanted, None
+    last = world.last_good.get(pool.key)
+    held = last.tls_secret if last else ""
+    problem = _finding(pool, wrong.fault, "spec.gateway.tls.secretRef", wrong.message, wrong.mend)
+    return held if held and examined(held)[0] > standing else wanted, problem
 
 
 def _namespaces(pool: AOAIBackendPool) -> tuple[str, ...]:

@@ -33,8 +33,10 @@ class SecretValue:
 def redacted(text: str, values: Iterable[SecretValue]) -> str:
     """Return a text of somebody else's, such as Envoy's words about a resource, without the secrets it may quote.
 
-    Quotes and backslashes of a secret may be escaped, as often as the text was quoted in another.
+    Quotes and backslashes of a secret may be escaped, as often as the text was quoted in another. A private key is
+    known by its PEM, however its line ends are written and wherever it is cut.
     """
+    text = _PRIVATE_KEY.sub("[redacted]", text)
     for value in sorted({v.reveal() for v in values} - {""}, key=len, reverse=True):
         if _ESCAPED.search(value):
             text = re.sub(_quoted(value), "[redacted]", text)
@@ -43,6 +45,7 @@ def redacted(text: str, values: Iterable[SecretValue]) -> str:
     return text
 
 
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _ESCAPED = re.compile(r"""["'\\]""")
 _PARTS = re.compile(r"""(\\*)(["']?)([^"'\\]*)""")
 

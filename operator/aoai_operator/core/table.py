@@ -17,6 +17,11 @@ TLS_ENTRIES = ("tls.crt", "tls.key")
 """The entries of a Secret of the type kubernetes.io/tls: certificate chain and private key, both PEM."""
 
 
+def tls_refs(namespace: str, name: str) -> tuple[SecretRef, ...]:
+    """Return the entries of a Secret of the type kubernetes.io/tls: certificate, then key."""
+    return tuple(SecretRef(namespace, name, key) for key in TLS_ENTRIES)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -144,7 +149,7 @@ class RoutingTable(_Part):
     @property
     def tls_refs(self) -> tuple[SecretRef, ...]:
         """The entries of its serving certificate and key, none when it is served by HTTP."""
-        return tuple(SecretRef(self.namespace, self.tls_secret, key) for key in TLS_ENTRIES if self.tls_secret)
+        return tls_refs(self.namespace, self.tls_secret) if self.tls_secret else ()
 
     def endpoint(self, name: str) -> Endpoint:
         """Return the endpoint of that name; KeyError when there is none."""

@@ -295,7 +295,16 @@ class AOAIBackendPoolSpec(Model):
     limits: Limits = Field(default=Limits(), description="What clients may send. Default: as its fields say.")
     auth: PoolAuth = Field(default=PoolAuth(), description="Who may call the pool. Default: tenants only.")
     gateway: GatewayRef = Field(
-        default=GatewayRef(), description="Where the pool answers. Default: the gateway `default`, no host names."
+        default=GatewayRef(),
+        description="Where the pool answers. Default: the gateway `default`, no host names.",
+        json_schema_extra=rules(
+            rule(
+                "!has(self.tls) || self.hostnames.size() > 0",
+                "hostnames must name at least one when tls is given: the certificate is chosen by it",
+                field_path=".hostnames",
+                reason="FieldValueRequired",
+            )
+        ),
     )
     allowed_namespaces: AllowedNamespaces = Field(
         default=AllowedNamespaces(),
