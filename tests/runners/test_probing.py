@@ -199,3 +199,20 @@ async def test_another_key_is_another_chance() -> None:
     assert world.shown(host_key("east")).reason is Reason.AUTH
     world.follow(table, {**SECRETS, SecretRef("ai", "keys", "east"): SecretValue("rotated")})
     assert world.shown(host_key("east")).usable
+
+
+async def test_a_replica_that_does_not_lead_resolves_and_does_not_probe_until_it_does() -> None:
+    world = World(names={"east.example": ("10.0.0.1",)})
+    world.probing.lead(False)
+    world.follow(routing_table(endpoint("east")))
+    async with world.running():
+        await world.probing.names_tried()
+        assert world.observer.overrides(0).addresses == {endpoint_key("east"): ("10.0.0.1",)}
+        assert not world.probes
+        world.probing.lead(True)
+        await world.until_probed(1)
+        world.probing.lead(False)
+        world.probing.soon(endpoint_key("east"))
+        world.at(3_600_000)
+        await eventually(lambda: world.shown(host_key("east")).state is State.HEALTHY)
+    assert len(world.probes) == 1

@@ -125,3 +125,9 @@ def served(run: Run, *, now: int) -> Run:
 def struck(run: Run, *, now: int, policy: Throttling) -> Run:
     """Keep the host out, as a 429 without a wait does."""
     return replace(run, strike=throttle.struck(run.strike, now=now, policy=policy))
+
+
+def told(run: Run, *, until: int, reason: Reason, message: str) -> Run:
+    """Take a strike that another replica saw the reason of; the next one of our own doubles as if that were ours."""
+    strike = replace(run.strike, until=until, strikes=max(1, run.strike.strikes), strike_until=until)
+    return replace(run, reason=reason, message=message, strike=strike)

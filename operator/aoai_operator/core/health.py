@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from aoai_operator.core import table
-from aoai_operator.core.observed import Reason
+from aoai_operator.core.observed import Fault, Reason
 from aoai_operator.core.secret import SecretValue
 
 UNPROBED_FAULT_MS = 30_000
@@ -102,6 +102,15 @@ def denied(health: Health, *, message: str, now: int) -> Health:
         failures=health.failures,
         failed_at=now,
     )
+
+
+def judged(health: Health, fault: Fault | None, *, now: int) -> Health:
+    """Take the verdict of the replica that probes; None: it found no fault."""
+    if fault is None:
+        return Health(known=True) if health.fault is not None else health
+    if (health.fault, health.message) == (fault.reason, fault.message):
+        return health
+    return Health(known=True, fault=fault.reason, message=fault.message, failed_at=now)
 
 
 def renewed(health: Health) -> Health:

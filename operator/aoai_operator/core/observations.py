@@ -7,14 +7,14 @@ proxies or the statuses show. Facts about pools, endpoints and hosts that no tab
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from aoai_operator.core import failures, health, throttle
 from aoai_operator.core.failures import Failure, Run
 from aoai_operator.core.health import Health, Sample
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
-from aoai_operator.core.observed import HostState, Overrides, Reason, State
+from aoai_operator.core.observed import Fault, HostState, Overrides, Probed, Reason, State, Wait
 from aoai_operator.core.table import Endpoint, RoutingTable
 from aoai_operator.core.throttle import Throttle
 
@@ -224,6 +224,62 @@ class Observations:
             times.append(health.fault_end(host.health, probing=table.health.probe == "Deployment"))
             times += (host.throttle.until, host.run.strike.until)
         return min((t for t in times if t is not None and t > now), default=None)
+
+    def waits(self, now: int) -> dict[HostKey, Wait]:
+        """Return the hosts that must be left alone, and until when: what the traffic told, here or elsewhere."""
+        found = {}
+        for key, host in self._hosts.items():
+            end = health.fault_end(host.health, probing=self._tables[key.pool].health.probe is not None) or 0
+            if not (host.throttle.active(now) or host.run.strike.active(now) or end > now):
+                continue
+            struck = (host.run.strike.until, host.run.reason, host.run.message)
+            if end > host.run.strike.until:
+                struck = (end, host.health.fault or Reason.AUTH, host.health.message)
+            found[key] = Wait(host.throttle.until, *struck)
+        return found
+
+    def told(self, waits: Mapping[HostKey, Wait], *, now: int) -> bool:
+        """Take what other replicas know of hosts; the later end wins, bounded as if the host had just told it.
+
+        A strike of theirs counts, too, only where another host can serve the models: each replica may have spared
+        another one.
+        """
+        known = sorted(key for key, wait in waits.items() if key in self._hosts)
+        for key in known:
+            host, until = self._hosts[key], waits[key].throttled
+            if until > now:
+                host.throttle = replace(host.throttle, until=max(host.throttle.until, until))
+                host.throttle = throttle.capped(host.throttle, now=now, policy=self._tables[key.pool].throttling)
+        for key in known:
+            host, wait = self._hosts[key], waits[key]
+            until = min(wait.struck, now + health.UNPROBED_FAULT_MS)
+            if until > max(now, host.run.strike.until) and self._spare(key, now):
+                host.run = failures.told(host.run, until=until, reason=wait.reason, message=wait.message)
+        return self._refresh(known, now)
+
+    def faults(self) -> dict[Probed, Fault]:
+        """Return what probes found wrong with endpoints and hosts."""
+        found: dict[Probed, Fault] = {}
+        for key, endpoint in self._endpoints.items():
+            if endpoint.health.fault is not None:
+                found[key] = Fault(endpoint.health.fault, endpoint.health.message)
+        for host_key, host in self._hosts.items():
+            if host.health.fault is not None and self._tables[host_key.pool].health.probe == "Deployment":
+                found[host_key] = Fault(host.health.fault, host.health.message)
+        return found
+
+    def judged(self, faults: Mapping[Probed, Fault], *, now: int) -> bool:
+        """Take the probes' verdicts of the replica that probes, all of them, instead of those found here.
+
+        They stand until other ones are taken, or probes of our own end them.
+        """
+        for key, endpoint in self._endpoints.items():
+            if self._tables[key.pool].health.probe is not None:
+                endpoint.health = health.judged(endpoint.health, faults.get(key), now=now)
+        for host_key, host in self._hosts.items():
+            if self._tables[host_key.pool].health.probe == "Deployment":
+                host.health = health.judged(host.health, faults.get(host_key), now=now)
+        return self._refresh(self._hosts, now)
 
     def overrides(self) -> Overrides:
         """Return all that was observed, as an immutable value; the same object until something changes."""

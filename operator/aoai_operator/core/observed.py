@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from aoai_operator.core.names import EndpointKey, HostKey
@@ -77,3 +77,36 @@ class Overrides:
     def host(self, key: HostKey) -> HostState:
         """Return the state of a host, `Unknown` when nothing was observed yet."""
         return self.hosts.get(key, HostState())
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until when a host must be left alone, as far as one replica knows. Epoch milliseconds; 0: no need.
+
+    Attributes:
+        throttled: the end of its Retry-After.
+        struck: the end of a strike for failures, and of a fault that no probe can tell the end of.
+        reason, message: why it was struck.
+    """
+
+    throttled: int = 0
+    struck: int = 0
+    reason: Reason = Reason.STATUS
+    message: str = ""
+
+    def merged(self, other: Wait) -> Wait:
+        """Return what two replicas know together: the later end of each wins."""
+        longer = max(self, other, key=lambda wait: (wait.struck, wait.reason, wait.message))
+        return replace(longer, throttled=max(self.throttled, other.throttled))
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What probes found wrong, in a sentence without any secret."""
+
+    reason: Reason
+    message: str = ""
+
+
+Probed = EndpointKey | HostKey
+"""What a probe judges: an endpoint, or one deployment behind it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -10,7 +10,7 @@ from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
 from aoai_operator.core.names import EndpointKey, HostKey
 from aoai_operator.core.observations import Observations
-from aoai_operator.core.observed import Overrides
+from aoai_operator.core.observed import Fault, Overrides, Probed, Wait
 from aoai_operator.core.table import RoutingTable
 
 _log = structlog.get_logger("hosts")
@@ -79,6 +79,24 @@ class Observer:
         """Note that an endpoint's name does not resolve."""
         before = self._observations.overrides()
         self._note(before, self._observations.unresolved(key, message, now=self._now()))
+
+    def waits(self) -> Mapping[HostKey, Wait]:
+        """Return the hosts that must be left alone, and until when."""
+        return self._observations.waits(self._now())
+
+    def told(self, waits: Mapping[HostKey, Wait]) -> None:
+        """Take what other replicas know of hosts."""
+        before = self._observations.overrides()
+        self._note(before, self._observations.told(waits, now=self._now()))
+
+    def faults(self) -> Mapping[Probed, Fault]:
+        """Return what probes found wrong."""
+        return self._observations.faults()
+
+    def judged(self, faults: Mapping[Probed, Fault]) -> None:
+        """Take all verdicts of the replica that probes, instead of our own."""
+        before = self._observations.overrides()
+        self._note(before, self._observations.judged(faults, now=self._now()))
 
     def _note(self, before: Overrides, changed: bool) -> None:
         if not changed:

@@ -41,6 +41,7 @@ class Probing:
 
     An endpoint is probed as soon as its name is resolved, and again when its address or credential changed; not
     without a credential, nor where its pool has no probe. Probes dial the addresses that Envoy dials.
+    Of several replicas one probes (see `lead`), and all resolve names.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Probing:
 
         `now` is a clock in milliseconds; `chance` in [0, 1) is for the jitter.
         """
+        self._leading = True
         self._prober = prober
         self._resolver = resolver
         self._observer = observer
@@ -85,6 +87,12 @@ class Probing:
         self._lookups.follow({key: Plan(RESOLVE_INTERVAL_MS, host) for key, host in names.items()})
         self._follow_addresses()
         self._note_tried()
+
+    def lead(self, leading: bool) -> None:
+        """Probe from now on, or leave it to another replica; a probe under way then is given up."""
+        if leading != self._leading:
+            self._leading = leading
+            self._follow_addresses()
 
     def soon(self, key: EndpointKey) -> None:
         """Probe an endpoint early."""
@@ -131,7 +139,7 @@ class Probing:
             if plan is not None:
                 target = replace(plan.what.target, addresses=addresses)
                 plans[key] = replace(plan, what=replace(plan.what, target=target))
-        self._probes.follow(plans)
+        self._probes.follow(plans if self._leading else {})
 
     def _note_tried(self) -> None:
         if self._untried:
