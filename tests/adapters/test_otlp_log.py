@@ -15,6 +15,7 @@ from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.names import PoolKey
+from aoai_operator.core.proxies import Proxy
 
 SIDECAR = Audience("default", Placement.SIDECAR, "search")
 EXPORT = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
@@ -39,7 +40,10 @@ class Sink:
 
 @asynccontextmanager
 async def exporting(sink: Sink, audience: Audience | None) -> AsyncIterator[Any]:
-    async def identify(_context: Any) -> Audience | None:
+    async def identify(context: Any, _claimed: Proxy, /) -> Audience:
+        if audience is None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "nobody")
+            raise AssertionError
         return audience
 
     def sees(_audience: Audience, pool: PoolKey) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.audience import Audience, Placement
-from aoai_operator.core.envoy.accesslogs import GATEWAY_METADATA
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.observed import State
+from aoai_operator.core.proxies import Proxy
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.observing import Observer
@@ -51,9 +51,9 @@ class Callers:
         self.claims: list[str] = []
         self.calls = 0
 
-    async def __call__(self, context: Any) -> Audience | None:
+    async def __call__(self, _context: Any, claimed: Proxy, /) -> Audience:
         self.calls += 1
-        self.claims += [value for key, value in context.invocation_metadata() if key == GATEWAY_METADATA]
+        self.claims.append(claimed.gateway)
         await self.free.wait()
         return GATEWAY
 

@@ -5,7 +5,7 @@ Only the records' bodies count: each is one line, as the pipe brings them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -14,8 +14,10 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 
 from aoai_operator.core.accesslog import parse_lines
 from aoai_operator.core.audience import Audience
+from aoai_operator.core.envoy.accesslogs import GATEWAY_METADATA
 from aoai_operator.core.names import PoolKey
-from aoai_operator.ports import LogSink
+from aoai_operator.core.proxies import Proxy
+from aoai_operator.ports import Identify, LogSink
 
 _SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
 _TAKEN = logs_service_pb2.ExportLogsServiceResponse()
@@ -33,14 +35,14 @@ class LogServer:
         self,
         sink: LogSink,
         *,
-        identify: Callable[[Any], Awaitable[Audience | None]],
+        identify: Identify,
         sees: Callable[[Audience, PoolKey], bool],
     ) -> None:
         """Take who hears, and what decides who may speak.
 
         Args:
             sink: gets the lines, failed attempts first.
-            identify: tells from a call's gRPC context which proxies it comes from; None: from nobody that we know.
+            identify: finds out the audience of the proxy that calls, and ends the call when it proves nothing.
             sees: tells whether the proxies of an audience carry a pool.
         """
         self._sink = sink
@@ -57,10 +59,7 @@ class LogServer:
         return grpc.method_handlers_generic_handler(_SERVICE, {"Export": method})
 
     async def _export(self, request: Any, context: Any) -> Any:
-        audience = await self._identify(context)
-        if audience is None:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "nobody that is known here")
-            return None
+        audience = await self._identify(context, _claimed(context))
         attempts, answers = parse_lines(_lines(request))
         named = {a.pool for a in attempts} | {a.pool for a in answers}
         foreign = {pool for pool in named if not self._sees(audience, PoolKey.of(pool))}
@@ -74,6 +73,12 @@ class LogServer:
         if answers:
             self._sink.answers(answers)
         return _TAKEN
+
+
+def _claimed(context: Any) -> Proxy:
+    """Return what the caller says that it is; an export names no single Envoy."""
+    metadata = dict(context.invocation_metadata() or ())
+    return Proxy(id="", gateway=str(metadata.get(GATEWAY_METADATA, "")))
 
 
 def _lines(request: Any) -> Iterator[str]:
