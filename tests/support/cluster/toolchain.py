@@ -130,7 +130,7 @@ def _build_missing() -> None:
     with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=_cache()) as directory:
         scratch = Path(directory)
         go = _go(scratch)
-        _say(f"cluster tools: {len(missing)} to build, once, into {_cache()}; all of them take ten to fifteen minutes\n")
+        _say(f"cluster tools: {len(missing)} to build, once, into {_cache()}; all take 10 to 15 minutes\n")
         begun = time.monotonic()
         for number, tool in enumerate(missing, start=1):
             _say(f"  {number}/{len(missing)} {tool.name} ...")
