@@ -1,37 +1,90 @@
-"""The HTTP listener of a gateway. It names what changes (routes, our Lua) and holds none of it: it never drains."""
+"""The listeners of a gateway. They name what changes (routes, our Lua, certificates) and hold none of it.
+
+So the HTTP listener never drains; of the HTTPS listener only the chain of a pool that goes, or changes its names.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
 from aoai_operator.core.envoy.accesslogs import access_log
-from aoai_operator.core.envoy.config import ADS, extension, set_header, typed
+from aoai_operator.core.envoy.config import ADS, extension, set_header
 from aoai_operator.core.envoy.extensions import LUA, LUA_TYPE, keys_filter
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.routes import HEALTH, NOTHING
 from aoai_operator.core.envoy.scopes import scoped_routes
+from aoai_operator.core.envoy.secrets import certificate_name
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
+from aoai_operator.core.table import RoutingTable
 
 
 def listener(settings: GatewaySettings) -> Resource:
-    """Return the gateway's listener."""
-    address = {"address": settings.listen_host, "port_value": settings.listen_port}
-    manager = {
-        "name": "http",
-        "typed_config": typed("filters.network.http_connection_manager.v3.HttpConnectionManager", **_manager(settings)),
-    }
+    """Return the gateway's HTTP listener."""
+    http = _http(settings, {"scoped_routes": scoped_routes(settings.gateway)})
+    body = _listener(settings.gateway, settings.listen_host, settings.listen_port)
+    return Resource(settings.gateway, {**body, "filter_chains": [{"filters": [http]}]})
+
+
+def https_name(settings: GatewaySettings) -> str:
+    """Return the name of the HTTPS listener."""
+    return f"{settings.gateway}-https"
+
+
+def https_listener(settings: GatewaySettings, port: int, tables: Sequence[RoutingTable]) -> Resource:
+    """Return the HTTPS listener of the pools that have a certificate and host names.
+
+    Each has a filter chain of its own, chosen by the name that the client asks for (SNI). Where a listener differs in
+    filter chains only, Envoy changes it in place: the connections of the other chains stay.
+    """
+    name = https_name(settings)
     body: Json = {
-        "name": settings.gateway,
-        "address": {"socket_address": address},
-        "filter_chains": [{"filters": [manager]}],
+        **_listener(name, settings.tls_host or settings.listen_host, port),
+        "listener_filters": [extension("tls", "filters.listener.tls_inspector.v3.TlsInspector")],
+        "filter_chains": [
+            {
+                "name": str(table.key),
+                "filter_chain_match": {"server_names": list(table.hostnames)},
+                "transport_socket": _tls(certificate_name(table)),
+                "filters": [_http(settings, {"rds": {"route_config_name": str(table.key), "config_source": ADS}})],
+            }
+            for table in tables
+        ],
     }
-    return Resource(settings.gateway, body)
+    return Resource(name, body)
 
 
-def _manager(settings: GatewaySettings) -> Json:
+def _listener(name: str, host: str, port: int) -> Json:
+    return {"name": name, "address": {"socket_address": {"address": host, "port_value": port}}}
+
+
+_CIPHERS = [
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES256-GCM-SHA384")
+    for key in ("ECDSA", "RSA")
+]
+"""Of TLS 1.2; those of 1.3 cannot be chosen. Forward secrecy and authenticated encryption only (RFC 9325, 4.2)."""
+
+
+def _tls(secret: str) -> Json:
+    context = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": _CIPHERS},
+        "tls_certificate_sds_secret_configs": [{"name": secret, "sds_config": ADS}],
+    }
+    return extension("tls", "transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context=context)
+
+
+def _http(settings: GatewaySettings, routes: Json) -> Json:
+    manager = "filters.network.http_connection_manager.v3.HttpConnectionManager"
+    return extension("http", manager, **_manager(settings, routes))
+
+
+def _manager(settings: GatewaySettings, routes: Json) -> Json:
     return {
         "stat_prefix": settings.gateway,
-        "scoped_routes": scoped_routes(settings.gateway),
+        **routes,
         "http_filters": [
             keys_filter(),
             _kept_for_the_log(),

@@ -38,7 +38,7 @@ class PackedSnapshot:
 
 
 def references(type_url: TypeUrl, body: Json) -> frozenset[Reference]:
-    """Return what a cluster, listener or scope makes the proxy ask for by EDS, SRDS, RDS and ECDS.
+    """Return what a cluster, listener or scope makes the proxy ask for by EDS, SRDS, RDS, ECDS and, for listeners, SDS.
 
     Until these are answered Envoy keeps the cluster or listener warming, and does not use it.
     """
@@ -62,6 +62,8 @@ def _by_name(value: Any) -> Iterator[Reference]:
             yield Reference(TypeUrl.ROUTE, rds["route_config_name"])
         if "scoped_rds" in value:
             yield Reference(TypeUrl.SCOPE, WILDCARD)
+        for secret in value.get("tls_certificate_sds_secret_configs", ()):
+            yield Reference(TypeUrl.SECRET, secret["name"])
         if "config_discovery" in value and "name" in value:
             yield Reference(TypeUrl.EXTENSION, value["name"])
         for item in value.values():

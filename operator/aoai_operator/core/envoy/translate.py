@@ -8,12 +8,12 @@ from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.clusters import clusters
 from aoai_operator.core.envoy.endpoints import load_assignments
 from aoai_operator.core.envoy.extensions import lua_filter
-from aoai_operator.core.envoy.listeners import listener
+from aoai_operator.core.envoy.listeners import https_listener, listener
 from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scopes
-from aoai_operator.core.envoy.secrets import credentials
+from aoai_operator.core.envoy.secrets import certificate, credentials
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
-from aoai_operator.core.envoy.virtualhosts import gateway_configuration, pool_configuration
+from aoai_operator.core.envoy.virtualhosts import gateway_configuration, https_configuration, pool_configuration
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
@@ -49,26 +49,49 @@ def _resources(
     overrides: Overrides,
     settings: GatewaySettings,
 ) -> Iterator[tuple[TypeUrl, Resource]]:
+    by_tls = [t for t in tables if t.tls_secret and settings.tls_port is not None]
+    plain = [t for t in tables if not t.tls_secret or settings.tls_port is None]
     yield TypeUrl.LISTENER, listener(settings)
     yield TypeUrl.EXTENSION, lua_filter()
-    yield TypeUrl.ROUTE, gateway_configuration(settings.gateway, tables, secrets, overrides, everywhere=tables)
+    yield TypeUrl.ROUTE, gateway_configuration(settings.gateway, plain, secrets, overrides, everywhere=tables)
     for scope in gateway_scopes(settings.gateway):
         yield TypeUrl.SCOPE, scope
+    for table in filter(has_scope, plain):
+        yield TypeUrl.ROUTE, pool_configuration(table, secrets, overrides)
+        for scope in pool_scopes(table):
+            yield TypeUrl.SCOPE, scope
+    yield from _by_https(by_tls, secrets, overrides, settings)
     for table in tables:
-        yield from _pool(table, secrets, overrides, settings)
+        yield from _upstream(table, secrets, overrides, settings)
 
 
-def _pool(
+def _by_https(
+    tables: Sequence[RoutingTable],
+    secrets: Mapping[SecretRef, SecretValue],
+    overrides: Overrides,
+    settings: GatewaySettings,
+) -> Iterator[tuple[TypeUrl, Resource]]:
+    """Yield what serves the pools with a certificate, which are never served without it.
+
+    Envoy keeps a listener waiting whose certificate does not come: so a pool that has none that could be served, or
+    no host name by which it could be chosen, takes no part. A listener must have a filter chain, too.
+    """
+    found = [(table, pair) for table in tables if table.hostnames and (pair := certificate(table, secrets))]
+    if settings.tls_port is None or not found:
+        return
+    yield TypeUrl.LISTENER, https_listener(settings, settings.tls_port, [table for table, _ in found])
+    for table, pair in found:
+        yield TypeUrl.SECRET, pair
+        yield TypeUrl.ROUTE, https_configuration(table, secrets, overrides)
+
+
+def _upstream(
     table: RoutingTable,
     secrets: Mapping[SecretRef, SecretValue],
     overrides: Overrides,
     settings: GatewaySettings,
 ) -> Iterator[tuple[TypeUrl, Resource]]:
-    """Yield all resources that are a pool's own."""
-    if has_scope(table):
-        yield TypeUrl.ROUTE, pool_configuration(table, secrets, overrides)
-        for scope in pool_scopes(table):
-            yield TypeUrl.SCOPE, scope
+    """Yield what leads from a pool to its endpoints."""
     for secret in credentials(table, secrets):
         yield TypeUrl.SECRET, secret
     for cluster in clusters(table, settings):

@@ -73,7 +73,7 @@ def https_configuration(
     for prefix in (prefix_of(table), ""):
         routes += pool_routes(table, prefix, overrides, revision=known.revision)
     host = known.onto(_virtual_host(str(table.key), table.hostnames, [*routes, nothing("/")]))
-    return _configuration(str(table.key), [host], owner=str(table.key))
+    return _configuration(str(table.key), [host, _virtual_host("*", ("*",), [misdirected()])], owner=str(table.key))
 
 
 def gateway_configuration(
