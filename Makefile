@@ -30,7 +30,7 @@ bench: .venv/ready ## speed, as ratios against bare Envoy in the same run; write
 	@$(RUN) python -m bench $(ARGS)
 
 golden: .venv/ready ## rewrite the golden outputs (read the diff before you commit it)
-	@$(RUN) pytest --update-golden -q tests/golden
+	@$(RUN) pytest --update-golden -q tests/golden tests/cluster/test_chart_renders.py tests/cluster/test_crds.py
 
 crds: .venv/ready ## write crds/*.yaml from the models
 	@$(RUN) aoai-operator crds --write crds

@@ -35,7 +35,6 @@ class PoolModel(Model):
                 rule(
                     "self.all(f, self.exists_one(g, g == f))",
                     "must not name a model twice",
-                    reason="FieldValueDuplicate",
                 )
             ),
         },

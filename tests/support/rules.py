@@ -1,0 +1,139 @@
+"""Each rule between fields of the CRDs: a value that it accepts, one that it rejects, and the exact words.
+
+The offline checks and the real API server are held to the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from support.raw import Raw, raw_pool, raw_tenant
+
+# path set, accepted value, rejected value, field of the fault, its words
+Case = tuple[str, Any, Any, str, str]
+POOL: list[Case] = [
+    (
+        "spec.models[0].fallbackModels",
+        ["mini"],
+        ["gpt-4o"],
+        "spec.models[0].fallbackModels",
+        "a model must not be its own fallback",
+    ),
+    (
+        "spec.models[0].fallbackModels",
+        ["mini"],
+        ["mini", "mini"],
+        "spec.models[0].fallbackModels",
+        "must not name a model twice",
+    ),
+    (
+        "spec.endpoints[0].deployments[0].capacity",
+        {"requestsPerMinute": 1},
+        {},
+        "spec.endpoints[0].deployments[0].capacity",
+        "must give tokensPerMinute, requestsPerMinute or both",
+    ),
+    (
+        "spec.health.probe",
+        {"timeout": "2s", "interval": "2s"},
+        {"timeout": "3s", "interval": "2s"},
+        "spec.health.probe.timeout",
+        "timeout must not be longer than interval",
+    ),
+    (
+        "spec.allowedNamespaces",
+        {"from": "List", "names": ["a"]},
+        {"from": "All", "names": ["a"]},
+        "spec.allowedNamespaces.names",
+        "names may only be given when from is List",
+    ),
+    (
+        "spec.allowedNamespaces",
+        {"from": "All"},
+        {"from": "List"},
+        "spec.allowedNamespaces.names",
+        "names must name at least one namespace when from is List",
+    ),
+    (
+        "spec.gateway",
+        {"hostnames": ["a.example"], "tls": {"secretRef": {"name": "a-tls"}}},
+        {"tls": {"secretRef": {"name": "a-tls"}}},
+        "spec.gateway.hostnames",
+        "hostnames must name at least one when tls is given: the certificate is chosen by it",
+    ),
+    (
+        "spec.gateway",
+        {"tls": {"secretRef": {"name": "cert"}}, "hostnames": ["a.b"]},
+        {"tls": {"secretRef": {"name": "cert"}}},
+        "spec.gateway.hostnames",
+        "hostnames must name at least one when tls is given: the certificate is chosen by it",
+    ),
+    *(
+        (f"spec.{path}", good, bad, f"spec.{path}", f"must be from {low} to {high}")
+        for path, low, high, pairs in (
+            ("failover.perTryTimeout", "100ms", "1h", (("100ms", "99ms"), ("1h", "1h1ms"))),
+            ("throttling.maxRetryAfter", "1s", "1h", (("1s", "0.9s"), ("60m", "61m"))),
+            ("throttling.rampUp", "0s", "5m", (("0s", "5m1s"),)),
+            ("health.probe.interval", "1s", "10m", (("10m", "11m"),)),
+            ("health.probe.timeout", "100ms", "1m", (("100ms", "0s"),)),
+            ("timeouts.request", "1s", "1h", (("1s", "500ms"), ("1h", "2h"))),
+            ("timeouts.idle", "1s", "1h", (("1h", "3601s"),)),
+            ("timeouts.connect", "50ms", "1m", (("50ms", "49ms"), ("1m", "1m1s"))),
+        )
+        for good, bad in pairs
+    ),
+]
+
+
+# CEL tells these of the list as a whole; parse() tells each place
+MODELS: list[Case] = [
+    (
+        "spec.models[0].fallbackModels",
+        ["mini"],
+        ["mini", "other"],
+        "spec.models",
+        "every fallback model must be one of spec.models",
+    ),
+    (
+        "spec.endpoints[0].deployments[0].model",
+        "mini",
+        "other",
+        "spec.endpoints",
+        "every deployment's model must be one of spec.models",
+    ),
+]
+
+
+Repeated = tuple[Callable[[], Raw], str, Any, str, str]
+"""Raw resource, path set, the repeated item, field of the fault, its words."""
+REPEATED: list[Repeated] = [
+    (
+        raw_pool,
+        "spec.models[2]",
+        {"name": "mini"},
+        "spec.models[2]",
+        "is given twice with the same name; the first is spec.models[1]",
+    ),
+    (
+        raw_pool,
+        "spec.endpoints[0].deployments[2]",
+        {"model": "gpt-4o", "name": "dep"},
+        "spec.endpoints[0].deployments[2]",
+        "is given twice with the same model and name; the first is spec.endpoints[0].deployments[0]",
+    ),
+    (
+        raw_pool,
+        "spec.gateway.hostnames",
+        ["a.b", "a.b"],
+        "spec.gateway.hostnames[1]",
+        "is given twice; the first is spec.gateway.hostnames[0]",
+    ),
+    (
+        raw_tenant,
+        "spec.poolRefs[1]",
+        {"name": "chat"},
+        "spec.poolRefs[1]",
+        "is given twice with the same name and namespace; the first is spec.poolRefs[0]",
+    ),
+]

@@ -1,0 +1,132 @@
+"""Values that break one rule of a CRD's schema each, found by walking the schema over a resource with every field."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from support.raw import Raw, raw_pool, raw_tenant, with_field
+
+Schema = dict[str, Any]
+
+
+class SchemaCase(NamedTuple):
+    """One resource, by what is changed in a good one."""
+
+    path: str
+    """The field that is set."""
+    rule: str
+    """The rule of the schema that is broken, such as maxLength; or what is accepted."""
+    value: Any
+
+
+def whole_pool() -> Raw:
+    """Return a pool with every field."""
+    raw = raw_pool()
+    raw["spec"] |= {
+        "models": [{"name": "gpt-4o", "fallbackModels": ["mini"]}, {"name": "mini"}],
+        "balancing": {"strategy": "Weighted"},
+        "failover": {"attempts": 2, "perTryTimeout": "30s", "retryOn": ["Throttled"]},
+        "throttling": {"honorRetryAfter": False, "maxRetryAfter": "30s", "rampUp": "1s"},
+        "health": {
+            "probe": {"path": "Deployment", "interval": "20s", "timeout": "2s"},
+            "unhealthyAfter": 2,
+            "healthyAfter": 1,
+        },
+        "timeouts": {"request": "60s", "idle": "60s", "connect": "1s"},
+        "limits": {"maxRequestBytes": "1Mi", "maxConcurrentRequests": 10},
+        "auth": {"required": False},
+        "gateway": {
+            "name": "default",
+            "hostnames": ["chat.ai.svc"],
+            "tls": {"secretRef": {"name": "certificate"}},
+            "sidecars": "Allowed",
+        },
+        "allowedNamespaces": {"from": "List", "names": ["search"]},
+        "suspend": True,
+    }
+    raw["spec"]["endpoints"][0] |= {"region": "eastus", "priority": 1, "weight": 10, "drain": True}
+    raw["spec"]["endpoints"][0]["deployments"][0]["capacity"] = {"tokensPerMinute": 1000, "requestsPerMinute": 6}
+    raw["spec"]["endpoints"][0]["auth"]["apiKey"]["secretRef"]["key"] = "api-key"
+    return raw
+
+
+def whole_tenant() -> Raw:
+    """Return a tenant with every field."""
+    raw = raw_tenant()
+    raw["spec"]["poolRefs"][0]["namespace"] = "ai"
+    raw["spec"]["identities"][0]["apiKey"]["secretRef"]["key"] = "api-key"
+    raw["spec"]["models"] = ["gpt-4o"]
+    return raw
+
+
+def changed(raw: Raw, case: SchemaCase) -> Raw:
+    """Return the resource with the field set."""
+    return with_field(copy.deepcopy(raw), case.path, case.value)
+
+
+def fields(schema: Schema, value: Any, path: str) -> Iterator[tuple[str, Schema, Any]]:
+    """Yield every field below `path`, of lists the first item, with its schema and its value."""
+    yield path, schema, value
+    for name, field in schema.get("properties", {}).items():
+        # A field that the resource lacks would pass untested.
+        yield from fields(field, value[name], f"{path}.{name}")
+    if "items" in schema:
+        yield from fields(schema["items"], value[0], f"{path}[0]")
+
+
+def rejected(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaCase]:
+    """Yield a case for every rule of the schema that one value can break."""
+    for where, field, here in fields(schema, value, path):
+        for rule, bad in _breaking(field, here):
+            yield SchemaCase(where, rule, bad)
+
+
+def accepted(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaCase]:
+    """Yield a case for every enum word and every bound of a number."""
+    for where, field, _ in fields(schema, value, path):
+        for word in field.get("enum", ()):
+            yield SchemaCase(where, f"enum {word}", word)
+        if field.get("type") == "integer":
+            yield from (SchemaCase(where, bound, field[bound]) for bound in ("minimum", "maximum"))
+
+
+_WRONG_TYPE = {"string": 7, "integer": "7", "boolean": "true", "array": {}, "object": []}
+
+
+def _breaking(field: Schema, here: Any) -> Iterator[tuple[str, Any]]:
+    kind = field.get("type", "")
+    if kind:
+        yield "type", _WRONG_TYPE[kind]
+    if kind == "object":
+        yield "unknown field", {**here, "unknown": 1}
+        for name in field.get("required", ()):
+            yield f"required {name}", {key: value for key, value in here.items() if key != name}
+    elif kind == "array":
+        if field.get("minItems"):
+            yield "minItems", []
+        yield "maxItems", [_other(here[0], number) for number in range(field["maxItems"] + 1)]
+    else:
+        yield from _breaking_a_scalar(field)
+
+
+def _breaking_a_scalar(field: Schema) -> Iterator[tuple[str, Any]]:
+    values = {
+        "enum": lambda _: "Wrong",
+        "pattern": lambda _: "@@@@@@@@",
+        "minLength": lambda _: "",
+        "maxLength": lambda length: "1" * (length + 1),
+        "minimum": lambda bound: bound - 1,
+        "maximum": lambda bound: bound + 1,
+    }
+    for rule, value in values.items():
+        if rule in field:
+            yield rule, value(field[rule])
+
+
+def _other(item: Any, number: int) -> Any:
+    """Return an item that is another one to a list set or list map."""
+    if isinstance(item, str):
+        return f"{item}{number}"
+    return {key: f"{value}{number}" if key == "name" else value for key, value in item.items()}
