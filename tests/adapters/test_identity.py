@@ -43,15 +43,12 @@ class Bench:
     reviewed: list[str] = field(default_factory=list)
     opened: list[Audience] = field(default_factory=list)
     later: timedelta = timedelta(0)
-    seconds: float = 0
     states: ProxyStates = field(default_factory=ProxyStates)
     peers: list[Peer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.cache = SnapshotCache(pack)
-        self.identities = Identities(
-            review=self.review, now=lambda: datetime.now(UTC) + self.later, clock=lambda: self.seconds
-        )
+        self.identities = Identities(review=self.review, now=lambda: datetime.now(UTC) + self.later)
         for audience in (GATEWAY, SIDECAR, Audience("other", Placement.GATEWAY), Audience("default", Placement.POD)):
             self.publish(audience)
         self.server = XdsServer(self.cache, [self.states], identify=self.identities.audience, opened=self.opened.append)
@@ -236,17 +233,6 @@ async def test_tokens_are_not_accepted_where_there_are_no_sidecars(bench: Bench)
     async with served(bench) as ports, dialled(bench, ports.tokens) as channel:
         code, message = await refusal(channel, token="good")
     assert (code, message) == (grpc.StatusCode.UNAUTHENTICATED, "service-account tokens are not accepted here")
-
-
-async def test_a_review_holds_for_a_minute(bench: Bench, ports: TlsPorts) -> None:
-    async with dialled(bench, ports.tokens) as channel:
-        await learnt(channel, token="good")
-        await learnt(channel, token="good")
-        assert bench.reviewed == ["good"]
-        bench.users.clear()
-        bench.seconds = 61
-        code, _ = await refusal(channel, token="good")
-        assert code is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_token_is_never_logged(bench: Bench, ports: TlsPorts, logs: list[Any]) -> None:

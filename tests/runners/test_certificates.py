@@ -4,45 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
+from aoai_operator.adapters.kube.resources import CONFIG_MAPS, SECRETS
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.pki import Certificate, KeyPair, make_authority
 from aoai_operator.core.rotation import read_authorities, read_leaf
+from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
 from aoai_operator.runners.certificates import Certificates
 from support.waiting import eventually
 
-Json = dict[str, Any]
 NS = "aoai-system"
-
-
-class AwayError(Exception):
-    """The API server is away."""
 
 
 class Api:
     """Keeps objects, and what was written."""
 
     def __init__(self) -> None:
-        self.objects: dict[tuple[str, PoolKey], Json] = {}
+        self.objects: dict[tuple[Resource, PoolKey], JsonObject] = {}
         self.writes: list[str] = []
         self.looks = 0
         self.away = False
         self.forbidden: set[str] = set()
 
-    async def get(self, resource: str, key: PoolKey, /) -> Mapping[str, Any] | None:
+    async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
         self.looks += 1
         self._answer(key)
         return deepcopy(self.objects.get((resource, key)))
 
-    async def apply(self, resource: str, body: Json, /) -> Json:
+    async def apply(self, resource: Resource, body: JsonObject) -> JsonObject:
         key = PoolKey(body["metadata"]["namespace"], body["metadata"]["name"])
         self._answer(key)
         self.writes.append(str(key))
@@ -51,10 +48,10 @@ class Api:
 
     def _answer(self, key: PoolKey) -> None:
         if self.away or key.namespace in self.forbidden:
-            raise AwayError("the API server is away")
+            raise KubeError(0, "Unreachable", "the API server is away")
 
     def data(self, name: str) -> dict[str, bytes]:
-        found = self.objects["secrets", PoolKey(NS, name)]["data"]
+        found = self.objects[SECRETS, PoolKey(NS, name)]["data"]
         return {key: base64.b64decode(value) for key, value in found.items()}
 
 
@@ -68,10 +65,9 @@ class Replica:
         self.namespaces = ["search"]
         self.served: list[tuple[KeyPair, tuple[Certificate, ...]]] = []
         self.runner = Certificates(
-            api=api,
-            secrets="secrets",
-            configmaps="configmaps",
-            errors=(AwayError,),
+            api=cast(KubeApi, api),
+            secrets=SECRETS,
+            configmaps=CONFIG_MAPS,
             namespace=NS,
             name="aoai-operator",
             gateways=["default", "batch"],
@@ -123,13 +119,13 @@ async def test_the_leader_makes_all_and_then_writes_no_more(api: Api) -> None:
     gateway, _ = read_leaf(api.data("aoai-operator-gateway-batch"))
     assert gateway.certificate.names == {"spiffe://aoai.dev/gateway/batch"}
     assert all(leaf.certificate.signed_by(trusted[0]) for leaf in (server, gateway))
-    trust = api.objects["configmaps", PoolKey("search", "aoai-operator-trust")]["data"]
+    trust = api.objects[CONFIG_MAPS, PoolKey("search", "aoai-operator-trust")]["data"]
     assert trust == {"ca.crt": trusted[0].pem.decode(), "trust.json": "{}"}
 
 
 async def test_what_it_applies_is_whole(api: Api) -> None:
     async with Replica(api).running():
-        body = api.objects["secrets", PoolKey(NS, "aoai-operator-server")]
+        body = api.objects[SECRETS, PoolKey(NS, "aoai-operator-server")]
     assert (body["apiVersion"], body["kind"], body["type"]) == ("v1", "Secret", "kubernetes.io/tls")
     assert body["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "aoai-operator"}
     assert set(body["data"]) == {"tls.crt", "tls.key", "ca.crt"}
@@ -167,7 +163,7 @@ async def test_leaves_are_renewed_and_the_new_authority_reaches_everybody(api: A
         assert held.upcoming is not None
         assert replica.served[-1][1] == held.trusted
         assert len(held.trusted) == 2
-        trust = api.objects["configmaps", PoolKey("search", "aoai-operator-trust")]["data"]["ca.crt"]
+        trust = api.objects[CONFIG_MAPS, PoolKey("search", "aoai-operator-trust")]["data"]["ca.crt"]
         assert trust.count("BEGIN CERTIFICATE") == 2
         assert all(
             read_leaf(api.data(f"aoai-operator-{leaf}"))[1] == held.trusted
@@ -180,7 +176,7 @@ async def test_leaves_are_renewed_and_the_new_authority_reaches_everybody(api: A
 async def test_what_is_broken_is_made_anew_and_said(api: Api, suffix: str, broken: str) -> None:
     replica = Replica(api)
     async with replica.running():
-        body = api.objects["secrets", PoolKey(NS, f"aoai-operator-{suffix}")]
+        body = api.objects[SECRETS, PoolKey(NS, f"aoai-operator-{suffix}")]
         body["data"] = {**body["data"], "tls.key": broken}
         with capture_logs() as logs:
             await replica.look()
@@ -196,7 +192,7 @@ async def test_somebody_elses_authority_is_replaced(api: Api) -> None:
     replica = Replica(api)
     async with replica.running():
         other = make_authority(now=replica.time, lifetime=timedelta(days=1)).certificate.pem
-        api.objects["secrets", PoolKey(NS, "aoai-operator-ca")]["data"]["tls.crt"] = base64.b64encode(other).decode()
+        api.objects[SECRETS, PoolKey(NS, "aoai-operator-ca")]["data"]["tls.crt"] = base64.b64encode(other).decode()
         await replica.look()
         assert read_authorities(api.data("aoai-operator-ca")).signing.certificate.pem != other
 
@@ -204,7 +200,7 @@ async def test_somebody_elses_authority_is_replaced(api: Api) -> None:
 async def test_a_secret_that_is_gone_comes_back(api: Api) -> None:
     replica = Replica(api)
     async with replica.running():
-        del api.objects["secrets", PoolKey(NS, "aoai-operator-gateway-default")]
+        del api.objects[SECRETS, PoolKey(NS, "aoai-operator-gateway-default")]
         await replica.look()
         assert api.writes[5:] == [f"{NS}/aoai-operator-gateway-default"]
 
@@ -233,6 +229,6 @@ async def test_a_server_secret_that_is_broken_keeps_the_last_one_serving(api: Ap
     replica = Replica(api)
     async with replica.running():
         replica.leads = lambda: False
-        api.objects["secrets", PoolKey(NS, "aoai-operator-server")]["data"] = None
+        api.objects[SECRETS, PoolKey(NS, "aoai-operator-server")]["data"] = None
         await replica.look()
         assert len(replica.served) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -18,11 +16,8 @@ from aoai_operator.core.pki import read_certificates
 from aoai_operator.core.proxies import Proxy
 from aoai_operator.ports import ReviewError, TokenReviewer
 
-_REMEMBERED = 60.0
-"""Seconds for which the answer to a token holds. An access log comes every second; the API server need not know."""
 _AT_ONCE = 4
 """Reviews at one time: whoever sends made-up tokens must not keep the API server busy."""
-_MOST_REMEMBERED = 10_000
 _LONGEST_TOKEN = 16_384
 _LONGEST_CLAIM = 200
 
@@ -37,20 +32,17 @@ class Identities:
         *,
         review: TokenReviewer | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take how tokens are judged.
 
         Args:
-            review: judges tokens; None: no token is accepted.
+            review: judges tokens, and remembers for a while: an access log comes every second; None: no token is
+                accepted.
             now: the time, for certificates.
-            clock: monotonic seconds.
         """
         self._review = review
         self._now = now
-        self._clock = clock
         self._reviewing = asyncio.Semaphore(_AT_ONCE)
-        self._reviewed: dict[bytes, tuple[str | None, float]] = {}
 
     async def admit(self, context: Any, kinds: Collection[PeerKind]) -> Peer:
         """Return who calls. Ends the call when it is nobody of these kinds."""
@@ -84,19 +76,8 @@ class Identities:
         token = _bearer(context.invocation_metadata())
         if self._review is None:
             raise RefusedError("service-account tokens are not accepted here")
-        return peer_of_user(await self._user(token, self._review))
-
-    async def _user(self, token: str, review: TokenReviewer) -> str | None:
-        key = hashlib.sha256(token.encode()).digest()
-        known = self._reviewed.get(key)
-        if known is not None and self._clock() < known[1]:
-            return known[0]
         async with self._reviewing:
-            user = await review(token)
-        if len(self._reviewed) >= _MOST_REMEMBERED:
-            self._reviewed.clear()
-        self._reviewed[key] = user, self._clock() + _REMEMBERED
-        return user
+            return peer_of_user(await self._review(token))
 
 
 def _bearer(metadata: Any) -> str:

@@ -7,7 +7,6 @@ import base64
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Protocol
 
 import structlog
 
@@ -24,25 +23,12 @@ from aoai_operator.core.rotation import (
     read_leaf,
     settled,
 )
+from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
 
 _INTERVAL = 30.0
 _AUTHORITIES, _SERVER = "ca", "server"
 
 _log = structlog.get_logger("certificates")
-
-Json = dict[str, Any]
-
-
-class Objects(Protocol):
-    """The API server, as far as it is needed here: ports.KubeApi is one."""
-
-    async def get(self, resource: Any, key: PoolKey, /) -> Mapping[str, Any] | None:
-        """Return an object; None only if there surely is none."""
-        ...
-
-    async def apply(self, resource: Any, body: Json, /) -> object:
-        """Make an object so, whoever made it otherwise."""
-        ...
 
 
 class Certificates:
@@ -55,10 +41,9 @@ class Certificates:
     def __init__(
         self,
         *,
-        api: Objects,
-        secrets: Any,
-        configmaps: Any,
-        errors: tuple[type[Exception], ...],
+        api: KubeApi,
+        secrets: Resource,
+        configmaps: Resource,
         namespace: str,
         name: str,
         gateways: Sequence[str],
@@ -76,7 +61,6 @@ class Certificates:
             api: the API server.
             secrets: names Secrets to it.
             configmaps: names ConfigMaps to it.
-            errors: what it raises when it does not answer, or refuses.
             namespace: the operator's own.
             name: the first part of the objects' names.
             gateways: whose proxies get a client certificate.
@@ -91,7 +75,6 @@ class Certificates:
         self._api = api
         self._secrets = secrets
         self._configmaps = configmaps
-        self._errors = errors
         self._namespace = namespace
         self._name = name
         self._leading = leading
@@ -118,7 +101,7 @@ class Certificates:
                 if self._leading():
                     await self._maintain()
                 await self._read_own()
-            except self._errors as error:
+            except KubeError as error:
                 _log.warning("certificates cannot be looked after now", why=str(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
@@ -165,7 +148,7 @@ class Certificates:
             found = await self._api.get(self._configmaps, key)
             if (found is None or found.get("data") != data) and self._leading():
                 await self._api.apply(self._configmaps, {**_head("ConfigMap", key), "data": data})
-        except self._errors as error:
+        except KubeError as error:
             _log.warning("a namespace cannot be given the trusted authorities", namespace=namespace, why=str(error))
 
     async def _read_own(self) -> None:
@@ -185,7 +168,7 @@ class Certificates:
         found = await self._api.get(self._secrets, PoolKey(self._namespace, self._named(suffix)))
         return None if found is None else {key: _decoded(value) for key, value in (found.get("data") or {}).items()}
 
-    def _secret(self, suffix: str, data: SecretData) -> Json:
+    def _secret(self, suffix: str, data: SecretData) -> JsonObject:
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         head = _head("Secret", PoolKey(self._namespace, self._named(suffix)))
         return {**head, "type": "kubernetes.io/tls", "data": encoded}
@@ -208,7 +191,7 @@ def _gateway(gateway: str) -> Subject:
     return Subject(gateway, uris=(gateway_id(gateway),))
 
 
-def _head(kind: str, key: PoolKey) -> Json:
+def _head(kind: str, key: PoolKey) -> JsonObject:
     labels = {"app.kubernetes.io/managed-by": "aoai-operator"}
     metadata = {"namespace": key.namespace, "name": key.name, "labels": labels}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata}
