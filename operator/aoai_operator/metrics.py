@@ -5,11 +5,13 @@ Labels are bounded: a pool, model, tenant or endpoint that no routing table know
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.envoy.snapshot import TypeUrl
@@ -76,12 +78,8 @@ class Metrics:
             ("pool", "endpoint", "reason"),
             registry=registry,
         )
-        self._states = Gauge(
-            "aoai_endpoint_state",
-            "1 for the state that a deployment behind an endpoint is in, 0 for the others.",
-            ("pool", "endpoint", "deployment", "state"),
-            registry=registry,
-        )
+        self._states = _States()
+        registry.register(self._states)
         self._answers = Counter(
             "aoai_xds_answers",
             "What the Envoys said to configuration that they were sent.",
@@ -156,11 +154,7 @@ class Metrics:
 
     def observed(self, overrides: Overrides) -> None:
         """Show the present states of all hosts, and of no others."""
-        self._states.clear()
-        for key, host in overrides.hosts.items():
-            for state in State:
-                shown = self._states.labels(str(key.pool), key.endpoint, key.deployment, state)
-                shown.set(1 if host.state is state else 0)
+        self._states.overrides = overrides
 
     def envoy_restarted(self) -> None:
         """Count a death of the Envoy child."""
@@ -184,6 +178,24 @@ class Metrics:
 
     def settled(self, proxy: Proxy, version: str) -> None:
         """Count nothing: each part of it was counted."""
+
+
+class _States(Collector):
+    """The hosts' states, made when they are asked for: there are many hosts, and their states change by the second."""
+
+    def __init__(self) -> None:
+        self.overrides = Overrides()
+
+    def collect(self) -> Iterator[Metric]:
+        found = GaugeMetricFamily(
+            "aoai_endpoint_state",
+            "1 for the state that a deployment behind an endpoint is in, 0 for the others.",
+            labels=("pool", "endpoint", "deployment", "state"),
+        )
+        for key, host in self.overrides.hosts.items():
+            for state in State:
+                found.add_metric((str(key.pool), key.endpoint, key.deployment, state), host.state is state)
+        yield found
 
 
 @dataclass(frozen=True, slots=True)

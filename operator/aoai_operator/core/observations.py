@@ -57,6 +57,9 @@ class Observations:
         self._endpoints: dict[EndpointKey, _Endpoint] = {}
         self._hosts: dict[HostKey, _Host] = {}
         self._overrides: Overrides | None = None
+        # Whom the passing of time alone can change; the others cost a tick nothing.
+        self._restless: set[HostKey] = set()
+        self._ticked = 0
 
     def follow(self, tables: Iterable[RoutingTable], *, now: int) -> bool:
         """Take the tables that are in force now.
@@ -64,25 +67,33 @@ class Observations:
         New hosts start `Unknown`, and serve; what a table no longer names is forgotten; the rest keeps its state.
         An endpoint whose address changed is a new one.
         """
-        before = (tuple(self._hosts), {k: e.addresses for k, e in self._endpoints.items()})
-        self._tables = {t.key: t for t in tables}
-        endpoints: dict[EndpointKey, _Endpoint] = {}
-        hosts: dict[HostKey, _Host] = {}
-        for table in self._tables.values():
-            names = table.host_keys()
-            for spec in table.endpoints:
-                key = table.endpoint_key(spec.name)
-                mine = tuple(h for h in names if h.endpoint == spec.name)
-                old = self._endpoints.get(key)
-                same = old is not None and _address(old.spec) == _address(spec)
-                kept = {h: self._hosts[h] for h in mine if same and h in self._hosts}
-                hosts.update({h: kept.get(h) or _Host(shown=HostState(since=now)) for h in mine})
-                endpoints[key] = replace(old, spec=spec, hosts=mine) if old and same else _Endpoint(spec, mine)
-        self._endpoints, self._hosts = endpoints, hosts
-        moved = before != (tuple(hosts), {k: e.addresses for k, e in endpoints.items()})
-        if moved:
+        before, self._tables = self._tables, {t.key: t for t in tables}
+        gone = [key for key in before if key not in self._tables]
+        fresh = [key for key, table in self._tables.items() if before.get(key) is not table]
+        moved = [self._exchange(key, before.get(key), self._tables.get(key), now) for key in (*gone, *fresh)]
+        if any(moved):
             self._overrides = None
-        return self.tick(now) or moved
+        self._restless.update(host for key in fresh for host in self._tables[key].host_keys())
+        return self.tick(now) or any(moved)
+
+    def _exchange(self, pool: PoolKey, old: RoutingTable | None, table: RoutingTable | None, now: int) -> bool:
+        """Take a pool's table instead of the last one; tell whether its hosts or their addresses are others now."""
+        hosts = {key: self._hosts.pop(key) for key in (old.host_keys() if old else ())}
+        keys = [old.endpoint_key(e.name) for e in old.endpoints] if old else []
+        endpoints = {key: self._endpoints.pop(key) for key in keys}
+        self._restless -= hosts.keys()
+        names = table.host_keys() if table else ()
+        found = {}
+        for spec in table.endpoints if table else ():
+            key = EndpointKey(pool, spec.name)
+            mine = tuple(h for h in names if h.endpoint == spec.name)
+            last = endpoints.get(key)
+            same = last is not None and _address(last.spec) == _address(spec)
+            self._hosts.update({h: (hosts.get(h) if same else None) or _Host(shown=HostState(since=now)) for h in mine})
+            found[key] = replace(last, spec=spec, hosts=mine) if last and same else _Endpoint(spec, mine)
+        self._endpoints.update(found)
+        addresses = [{key: e.addresses for key, e in some.items()} for some in (endpoints, found)]
+        return set(hosts) != set(names) or addresses[0] != addresses[1]
 
     def attempts(self, batch: Iterable[Failure], *, now: int) -> Folded:
         """Fold failed attempts in; the order within a batch does not matter.
@@ -204,23 +215,24 @@ class Observations:
 
     def tick(self, now: int) -> bool:
         """Let time pass: waits and faults end. Twice at the same time does nothing more."""
-        for key, endpoint in self._endpoints.items():
-            table = self._tables[key.pool]
+        keys = list(self._hosts if now < self._ticked else self._restless)
+        self._ticked = now
+        for key in keys:
+            table, host = self._tables[key.pool], self._hosts[key]
+            endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
             endpoint.health = health.expired(endpoint.health, now=now, probing=table.health.probe is not None)
-        for host_key, host in self._hosts.items():
-            table = self._tables[host_key.pool]
             host.health = health.expired(host.health, now=now, probing=table.health.probe == "Deployment")
             host.throttle = throttle.capped(host.throttle, now=now, policy=table.throttling)
             host.run = replace(host.run, strike=throttle.capped(host.run.strike, now=now, policy=table.throttling))
-        return self._refresh(self._hosts, now)
+        return self._refresh(keys, now)
 
     def next_change(self, now: int) -> int | None:
         """Return when `tick` would next change something, always later than `now`; None when only news could."""
         times: list[int | None] = []
-        for key, endpoint in self._endpoints.items():
-            times.append(health.fault_end(endpoint.health, probing=self._tables[key.pool].health.probe is not None))
-        for host_key, host in self._hosts.items():
-            table = self._tables[host_key.pool]
+        for key in self._restless:
+            table, host = self._tables[key.pool], self._hosts[key]
+            endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
+            times.append(health.fault_end(endpoint.health, probing=table.health.probe is not None))
             times.append(health.fault_end(host.health, probing=table.health.probe == "Deployment"))
             times += (host.throttle.until, host.run.strike.until)
         return min((t for t in times if t is not None and t > now), default=None)
@@ -294,6 +306,10 @@ class Observations:
         changed = False
         for key in keys:
             host = self._hosts[key]
+            if self._is_restless(key, host, now):
+                self._restless.add(key)
+            else:
+                self._restless.discard(key)
             shown = self._show(key, host, now)
             if shown != host.shown:
                 host.shown = shown
@@ -301,6 +317,11 @@ class Observations:
         if changed:
             self._overrides = None
         return changed
+
+    def _is_restless(self, key: HostKey, host: _Host, now: int) -> bool:
+        endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
+        faults = (endpoint.health.fault, host.health.fault)
+        return host.throttle.active(now) or host.run.strike.active(now) or any(f is not None for f in faults)
 
     def _show(self, key: HostKey, host: _Host, now: int) -> HostState:
         endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]

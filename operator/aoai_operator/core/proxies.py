@@ -81,15 +81,11 @@ class ProxyStates:
 
     def programming(self, gateway: str, snapshot: Snapshot, owner: str) -> Programming:
         """Return how far the proxies of a gateway are with the resources of one pool, and with those of all pools."""
-        concerned = {
-            (url, name): resource
-            for url, named in snapshot.resources.items()
-            for name, resource in named.items()
-            if resource.owner in (owner, None)
-        }
-        version = snapshot.version
         states = self._of(gateway)
-        programmed = sum(_is_programmed(state, concerned, version) for state in states)
+        if all(state.settled == snapshot.version and not state.refused for state in states):
+            return Programming(len(states), len(states))
+        concerned = {**snapshot.by_owner.get(owner, {}), **snapshot.by_owner.get(None, {})}
+        programmed = sum(_is_programmed(state, concerned, snapshot.version) for state in states)
         refusals = (refusal for state in states for refusal in _refusals(state, concerned))
         return Programming(len(states), programmed, next(refusals, None))
 

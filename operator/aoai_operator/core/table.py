@@ -6,7 +6,9 @@ secret, only references to them, and nothing volatile: two compilations of the s
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -141,10 +143,16 @@ class RoutingTable(_Part):
         """The pool's key."""
         return PoolKey(self.namespace, self.name)
 
-    @property
+    @cached_property
     def revision(self) -> str:
         """The content hash: equal tables have equal revisions, whoever compiled them."""
         return content_hash(self.model_dump(mode="json"))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, whose revision is its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("revision", None)
+        return copied
 
     @property
     def tls_refs(self) -> tuple[SecretRef, ...]:

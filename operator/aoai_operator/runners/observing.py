@@ -102,6 +102,8 @@ class Observer:
         if not changed:
             return
         for key, state in self._observations.overrides().hosts.items():
+            if before.hosts.get(key) is state:
+                continue
             last = before.host(key)
             if (state.state, state.reason) != (last.state, last.reason):
                 _log.info(

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 Json = dict[str, Any]
@@ -49,12 +50,17 @@ class Resource:
     body: Json = field(repr=False)
     owner: str | None = None
     version: str = field(init=False)
+    digest: int = field(init=False, repr=False)
+    """A hash of name and version; a sum of many tells a set of resources, in whatever order."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "version", content_hash(self.body))
+        version = content_hash(self.body)
+        object.__setattr__(self, "version", version)
+        named = hashlib.sha256(f"{self.name} {version}".encode("utf-8", "surrogatepass")).digest()
+        object.__setattr__(self, "digest", int.from_bytes(named[:16]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """All resources of one gateway. Two snapshots with equal content are equal, and have equal versions."""
 
@@ -68,9 +74,16 @@ class Snapshot:
             grouped[url][resource.name] = resource
         return Snapshot(grouped)
 
-    @property
+    @cached_property
     def version(self) -> str:
         """A content hash over the versions of everything in it."""
-        return content_hash(
-            {url: {n: r.version for n, r in sorted(named.items())} for url, named in self.resources.items()}
-        )
+        return content_hash({url: f"{sum(r.digest for r in n.values()):x}" for url, n in self.resources.items()})
+
+    @cached_property
+    def by_owner(self) -> Mapping[str | None, Mapping[tuple[TypeUrl, str], Resource]]:
+        """The resources of each pool, and under None those that pools share."""
+        found: dict[str | None, dict[tuple[TypeUrl, str], Resource]] = {}
+        for url, named in self.resources.items():
+            for name, resource in named.items():
+                found.setdefault(resource.owner, {})[url, name] = resource
+        return found
