@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Literal
 
 import structlog
@@ -25,9 +25,7 @@ _RETRY, _TRIES = 1.0, 3
 class EventPoster:
     """Posts Events in the background, in order. One that cannot be posted is logged and forgotten."""
 
-    def __init__(
-        self, api: KubeApi, *, instance: str, now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
-    ) -> None:
+    def __init__(self, api: KubeApi, *, instance: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Take the API server, and who we are, such as the pod's name."""
         self._api = api
         self._instance = instance

@@ -22,7 +22,9 @@ _log = structlog.get_logger("secrets")
 _AT_ONCE = 8
 _EARLY = 0.2
 """Largest part of the interval by which a reading is early, so that they spread."""
-_FIRST_RETRY = 1.0
+_RATE = 50.0
+"""Most Secrets a second that are read again; with more than 50 * interval of them, the interval is longer."""
+_RETRY = 1.0
 _NOT_PRINTABLE = "\ufffd"
 
 
@@ -127,7 +129,9 @@ class SecretReader:
             if key not in self._due:
                 return
             # Whoever asks while it is being read has it read once more.
-            at = self._due[key] = self._clock() + self._interval * random.uniform(1 - _EARLY, 1)  # noqa: S311
+            # The first time after anything up to the interval: what begins together does not stay together.
+            least = 1 - _EARLY if key in self._tried else 0.0
+            at = self._due[key] = self._clock() + self._spread(self._interval) * random.uniform(least, 1)  # noqa: S311
             try:
                 found = await self._api.get(SECRETS, key)
             except KubeError as error:
@@ -135,13 +139,16 @@ class SecretReader:
             else:
                 self._take(key, found)
 
+    def _spread(self, seconds: float) -> float:
+        return max(seconds, len(self._due) / _RATE)
+
     def _failed(self, key: PoolKey, at: float, error: KubeError) -> None:
         if key not in self._refused:
             _log.warning("a Secret cannot be read, what was read last stays in use", secret=str(key), why=error.message)
         self._refused.add(key)
         self._tried.add(key)
         if self._due.get(key) == at and error.retryable:
-            self._due[key] = self._clock() + min(_FIRST_RETRY, self._interval)
+            self._due[key] = self._clock() + self._spread(min(_RETRY, self._interval))
 
     def _take(self, key: PoolKey, found: JsonObject | None) -> None:
         if key not in self._due:

@@ -89,6 +89,10 @@ class ObjectStore:
         elif self._scopes[0] is Everywhere or key.namespace in self._scopes:
             self._keys.add(key)
 
+    def put(self, item: JsonObject) -> None:
+        """Take an object as the server answered it to a write of ours."""
+        self.objects[_key(item)] = item
+
     def due_in(self) -> float:
         """Return the seconds after which a refresh is needed though nothing is woken: to resync, or to try again."""
         if self._keys or self._lists:

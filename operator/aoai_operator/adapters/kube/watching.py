@@ -1,0 +1,184 @@
+"""kopf, set up to tell of events and to do nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import kopf
+from kubernetes.aio.client.rest import RESTClientObject
+from yarl import URL
+
+from aoai_operator.adapters.kube.access import authorization, configuration
+from aoai_operator.adapters.kube.marks import Marks
+from aoai_operator.core.names import PoolKey
+from aoai_operator.ports import Resource
+
+_PREFIX = "aoai.dev"
+_BEAT = 1.0
+_LOGIN_FIRST, _LOGIN_LONGEST = 1.0, 30.0
+
+
+class Scope(NamedTuple):
+    """Objects of a kind in a namespace, or in all of them: what is listed and watched at once."""
+
+    resource: Resource
+    namespace: str | None
+
+
+class Watcher:
+    """Runs kopf once, in the loop of `run`. All callbacks are called there."""
+
+    def __init__(
+        self,
+        *,
+        kinds: Mapping[Resource, tuple[str, bool]],
+        namespaces: Sequence[str],
+        kubeconfig: Path | None,
+        listed: Callable[[Scope], None],
+        changed: Callable[[Resource, PoolKey, str], None],
+        beat: Callable[[], None],
+    ) -> None:
+        """Take what to watch, and who hears of it.
+
+        Args:
+            kinds: each with its label selector, and whether a change of its status alone is no news.
+            namespaces: empty: everywhere.
+            kubeconfig: see access.configuration.
+            listed: hears what was listed: at the start, and after a watch was broken for so long that events are lost.
+            changed: hears of each event that is news, with the object's uid.
+            beat: is called every second.
+        """
+        self._kinds = kinds
+        self._namespaces = namespaces
+        self._kubeconfig = kubeconfig
+        self._listed = listed
+        self._changed = changed
+        self._beat = beat
+        self._marks = Marks()
+        self._stop: Callable[[], object] = lambda: None
+        self._stopped = False
+        self._login_pause = 0.0
+        self._sessions: list[aiohttp.ClientSession] = []
+
+    def stop(self) -> None:
+        """Have `run` return soon; from any thread."""
+        self._stopped = True
+        self._stop()
+
+    async def run(self) -> None:
+        """Watch until stopped, or until kopf gives up; whatever it raises then is raised."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        self._stop = lambda: loop.is_closed() or loop.call_soon_threadsafe(stop.set)
+        if self._stopped:
+            return
+        beating = asyncio.create_task(self._beats())
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=self._settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=tuple(self._namespaces),
+                stop_flag=stop,
+            )
+        finally:
+            beating.cancel()
+            for session in self._sessions:
+                await session.close()
+
+    async def _beats(self) -> None:
+        while True:
+            self._beat()
+            await asyncio.sleep(_BEAT)
+
+    def _settings(self) -> kopf.OperatorSettings:
+        settings = kopf.OperatorSettings()
+        settings.peering.standalone = True
+        # Neither CRDs nor namespaces are watched: the operator needs no right to.
+        settings.scanning.disabled = True
+        settings.posting.enabled = False
+        settings.networking.connect_timeout = 10
+        settings.networking.request_timeout = 60
+        settings.networking.error_backoffs = (1, 2, 3, 5)
+        settings.watching.server_timeout = 600
+        settings.watching.chunk_size = 500
+        settings.queueing.idle_timeout = 1.0
+        settings.queueing.exit_timeout = 0.5
+        # Nothing of this is ever written; were it, it should not pass for another kopf operator's.
+        settings.persistence.finalizer = f"{_PREFIX}/operator"
+        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=_PREFIX, v1=False)
+        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=_PREFIX, v1=False)
+        # kopf would kill the process at the end of this time; who runs us decides that.
+        settings.process.ultimate_exiting_timeout = None
+        for resource, (labels, _) in self._kinds.items():
+            if labels:
+                settings.watching.label_selectors[resource.group, resource.version, resource.plural] = labels
+        return settings
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(id="login", registry=registry, backoff=2)(self._login)
+        for resource, (_, quiet) in self._kinds.items():
+            kopf.on.event(
+                resource.group, resource.version, resource.plural, id=f"wake-{resource.plural}", registry=registry
+            )(self._handler(resource, quiet=quiet))
+        return registry
+
+    def _handler(self, resource: Resource, *, quiet: bool) -> Any:
+        async def event(event: Mapping[str, Any], **_: Any) -> None:
+            item = event["object"]
+            if event["type"] is None:
+                self._marks.listed(item)
+                return
+            if self._marks.news(item, deleted=event["type"] == "DELETED") or not quiet:
+                metadata = item["metadata"]
+                self._changed(resource, PoolKey(metadata["namespace"], metadata["name"]), metadata["uid"])
+
+        return event
+
+    async def _login(self, **_: Any) -> kopf.AiohttpSession:
+        """Return a session that reads the token again, and that tells of lists.
+
+        kopf asks for another one when the server refuses the credentials. A namespace that became empty while the watch
+        was broken gives no event at all; that it was listed again can be seen here only.
+        """
+        await asyncio.sleep(self._login_pause)
+        self._login_pause = min(2 * self._login_pause or _LOGIN_FIRST, _LOGIN_LONGEST)
+        config = await configuration(self._kubeconfig)
+        scopes = self._scopes(URL(config.host).path.rstrip("/"))
+
+        async def middleware(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            if (value := await authorization(config)) is not None:
+                request.headers["Authorization"] = value
+            response = await handler(request)
+            if response.ok:
+                self._login_pause = 0.0
+                scope = scopes.get(request.url.path)
+                if scope is not None and not {"watch", "continue"} & request.url.query.keys():
+                    self._listed(scope)
+            return response
+
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=RESTClientObject(config).ssl_context, limit=0),
+            proxy=config.proxy,
+            trust_env=config.proxy is None,
+            middlewares=(middleware,),
+        )
+        self._sessions.append(session)
+        return kopf.AiohttpSession(server=config.host, aiohttp_session=session)
+
+    def _scopes(self, base: str) -> Mapping[str, Scope]:
+        """Return what is listed at each path of a server, whose own path is the base."""
+        found = {}
+        for resource in self._kinds:
+            root = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.api_version}"
+            for namespace in self._namespaces or (None,):
+                within = f"/namespaces/{namespace}" if namespace else ""
+                found[f"{base}{root}{within}/{resource.plural}"] = Scope(resource, namespace)
+        return found
