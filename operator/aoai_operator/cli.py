@@ -18,6 +18,7 @@ from aoai_operator import crds as definitions
 from aoai_operator import offline
 from aoai_operator.adapters import logs
 from aoai_operator.adapters.envoy_process import EnvoyMissingError
+from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.local import NothingToServeError, StartError, run_local
 from aoai_operator.rendering import NoSuchPoolError, render
 from aoai_operator.settings import (
@@ -62,6 +63,15 @@ Listen = Annotated[
     HostPort,
     typer.Option("--listen", metavar="HOST:PORT", parser=HostPort.parse, help="Where the gateway answers."),
 ]
+ListenTls = Annotated[
+    HostPort | None,
+    typer.Option(
+        "--listen-tls",
+        metavar="HOST:PORT",
+        parser=HostPort.parse,
+        help="Where pools with spec.gateway.tls answer, by HTTPS. Default: nowhere; they answer by HTTP.",
+    ),
+]
 CaFile = Annotated[
     Path | None,
     typer.Option(
@@ -92,6 +102,7 @@ def local(
     paths: Paths,
     *,
     listen: Listen = "127.0.0.1:8080",  # type: ignore[assignment]
+    listen_tls: ListenTls = None,
     metrics: Annotated[
         HostPort | None,
         typer.Option(
@@ -120,6 +131,7 @@ def local(
     settings = LocalSettings(
         paths=tuple(paths),
         listen=listen,
+        listen_tls=listen_tls,
         metrics=metrics,
         concurrency=concurrency,
         envoy=envoy,
@@ -174,14 +186,21 @@ def render_command(
         str | None, typer.Option("--pool", metavar="NAMESPACE/NAME", help="Only this pool. Default: all.")
     ] = None,
     listen: Listen = "127.0.0.1:8080",  # type: ignore[assignment]
+    listen_tls: ListenTls = None,
     gateway: Gateway = "default",
     ca_file: CaFile = None,
 ) -> None:
     """Show what manifests compile to: routing tables, or Envoy resources. Credentials show as [redacted]."""
     try:
-        text = render(
-            paths, envoy=envoy, pool=pool, listen=listen, gateway=gateway, trusted_ca=ca_file or system_trust()
+        settings = GatewaySettings(
+            gateway=gateway,
+            listen_host=listen.host,
+            listen_port=listen.port,
+            tls_host=listen_tls.host if listen_tls else None,
+            tls_port=listen_tls.port if listen_tls else None,
+            trusted_ca=str(ca_file or system_trust()),
         )
+        text = render(paths, envoy=envoy, pool=pool, settings=settings)
     except NoSuchPoolError as error:
         _fail(str(error), WRONG_MANIFESTS)
     typer.echo(text, nl=False)

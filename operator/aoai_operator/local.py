@@ -83,21 +83,28 @@ async def run_local(settings: LocalSettings) -> None:
             raise StartError(f"cannot make a directory for sockets and pipes: {error.strerror}; set TMPDIR") from error
         if len(str(directory)) > _LONGEST_DIRECTORY:
             raise StartError(f"{directory} is too long a path for Unix sockets; set TMPDIR to a shorter one")
+        listen = _reserved(stack, settings.listen)
+        tls = _reserved(stack, settings.listen_tls) if settings.listen_tls else None
         try:
-            port = stack.enter_context(reserved_port(settings.listen.host, settings.listen.port))
-        except OSError as error:
-            raise StartError(f"cannot listen on {settings.listen}: {error.strerror}") from error
-        try:
-            local = _Local(settings, directory=directory, listen=HostPort(settings.listen.host, port))
+            local = _Local(settings, directory=directory, listen=listen, listen_tls=tls)
         except SSLError as error:
             raise StartError(f"{settings.ca_file or system_trust()} holds no certificate in PEM") from error
         await local.serve(stop)
 
 
+def _reserved(stack: AsyncExitStack, wanted: HostPort) -> HostPort:
+    try:
+        return HostPort(wanted.host, stack.enter_context(reserved_port(wanted.host, wanted.port)))
+    except OSError as error:
+        raise StartError(f"cannot listen on {wanted}: {error.strerror}") from error
+
+
 class _Local:
     """All parts, put together."""
 
-    def __init__(self, settings: LocalSettings, *, directory: Path, listen: HostPort) -> None:
+    def __init__(
+        self, settings: LocalSettings, *, directory: Path, listen: HostPort, listen_tls: HostPort | None
+    ) -> None:
         self._settings = settings
         self._listen = listen
         self._control_plane = directory / "operator.sock"
@@ -110,6 +117,8 @@ class _Local:
             listen_port=listen.port,
             access_log=str(self._pipe),
             trusted_ca=str(self._trusted_ca),
+            tls_host=listen_tls.host if listen_tls else None,
+            tls_port=listen_tls.port if listen_tls else None,
         )
         self._resources = FileResources(settings.paths)
         self._observer = Observer(changed=self._observed, now=_now)
@@ -244,7 +253,8 @@ class _Local:
             raise StartError(f"Envoy was not ready within {self._settings.ready_timeout:g} s{why}") from None
         await self._reconciler.reconcile()
         address = f"http://{self._listen}"
-        self._terminal.ready(address, served_pools(address, self._mine(), self._compiled.pool_statuses), details)
+        pools = served_pools(address, self._mine(), self._compiled.pool_statuses, tls_port=self._gateway.tls_port)
+        self._terminal.ready(address, pools, details)
         self._tell(self._observer.overrides(_now()))
 
     async def _load(self) -> World:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from aoai_operator.adapters.manifests import read_manifests
+from aoai_operator.core.certificates import ServingCertificate, read_certificate
 from aoai_operator.core.compiler import compile_world
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json
@@ -20,7 +21,6 @@ from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.local_resources import world_of
-from aoai_operator.settings import HostPort
 
 _STAND_IN = "aoai-operator-redacted-{}-"
 _STAND_INS = re.compile(r"aoai-operator-redacted-\d+-")
@@ -30,9 +30,7 @@ class NoSuchPoolError(Exception):
     """The pool that was asked for is not in the manifests; the message names those that are."""
 
 
-def render(
-    paths: Iterable[Path], *, envoy: bool, pool: str | None, listen: HostPort, gateway: str, trusted_ca: Path
-) -> str:
+def render(paths: Iterable[Path], *, envoy: bool, pool: str | None, settings: GatewaySettings) -> str:
     """Return the routing tables as YAML documents; with `envoy` the Envoy resources by type and name.
 
     Names are not resolved: where Envoy would get an endpoint's address, its host name stands.
@@ -50,10 +48,13 @@ def render(
         return _to_yaml([{**table.model_dump(mode="json"), "revision": table.revision} for table in wanted])
     # Stand-ins that differ, or two tenants would seem to share a key; the real ones never get near the output.
     secrets = {ref: SecretValue(_STAND_IN.format(n)) for n, ref in enumerate(sorted(world.secrets))}
-    settings = GatewaySettings(gateway, listen.host, listen.port, str(trusted_ca))
+    # But only a real certificate is served: its key is taken out below.
+    for refs in (table.tls_refs for table in wanted if table.tls_secret):
+        if isinstance(read_certificate(world.secrets, refs), ServingCertificate):
+            secrets.update((ref, world.secrets[ref]) for ref in refs)
     snapshot = translate(wanted, secrets, Overrides(addresses=_addresses(wanted)), settings)
     resources = {
-        url.name.lower(): {name: resource.body for name, resource in sorted(named.items())}
+        url.name.lower(): {name: _without_private_key(resource.body) for name, resource in sorted(named.items())}
         for url, named in snapshot.resources.items()
     }
     return _to_yaml([_redacted(resources)])
@@ -61,6 +62,12 @@ def render(
 
 def _addresses(tables: Sequence[RoutingTable]) -> dict[EndpointKey, tuple[str, ...]]:
     return {t.endpoint_key(e.name): (e.host,) for t in tables for e in t.endpoints if not is_address(e.host)}
+
+
+def _without_private_key(body: Json) -> Json:
+    """Return a resource's body; of a serving certificate, which was translated as it is, without the key."""
+    pair = body.get("tls_certificate")
+    return {**body, "tls_certificate": {**pair, "private_key": {"inline_string": "[redacted]"}}} if pair else body
 
 
 def _redacted(value: Any) -> Any:

@@ -105,6 +105,7 @@ class LocalSettings:
         ready_timeout: how long Envoy may take at the start before we give up.
         max_connections: downstream connections above which Envoy refuses new ones.
         max_heap_bytes: memory at which Envoy refuses new requests instead of growing.
+        listen_tls: where pools with `gateway.tls` answer by HTTPS; None: nowhere, they answer at `listen`.
     """
 
     paths: tuple[Path, ...]
@@ -122,3 +123,4 @@ class LocalSettings:
     ready_timeout: float = 30.0
     max_connections: int = 50_000
     max_heap_bytes: int | None = None
+    listen_tls: HostPort | None = None

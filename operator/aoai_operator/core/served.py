@@ -42,9 +42,13 @@ class ServedPool:
 
 
 def served_pools(
-    address: str, tables: Mapping[PoolKey, RoutingTable], statuses: Mapping[PoolKey, AOAIBackendPoolStatus]
+    address: str,
+    tables: Mapping[PoolKey, RoutingTable],
+    statuses: Mapping[PoolKey, AOAIBackendPoolStatus],
+    *,
+    tls_port: int | None = None,
 ) -> list[ServedPool]:
-    """Return the pools that answer at `address`, such as "http://127.0.0.1:8080"."""
+    """Return the pools that answer at `address`, such as "http://127.0.0.1:8080"; those with a certificate by HTTPS."""
     found = []
     for key, table in sorted(tables.items()):
         usable, _, _ = statuses[key].healthy_endpoints.partition("/") if key in statuses else ("0", "", "")
@@ -54,7 +58,7 @@ def served_pools(
         found.append(
             ServedPool(
                 name=str(key),
-                url=f"{address}/{key}",
+                url=_url(address, table, tls_port),
                 endpoints=len(table.endpoints),
                 usable=int(usable or 0),
                 models=tuple(model.name for model in table.models),
@@ -63,6 +67,12 @@ def served_pools(
             )
         )
     return found
+
+
+def _url(address: str, table: RoutingTable, tls_port: int | None) -> str:
+    if table.tls_secret and table.hostnames and tls_port is not None:
+        return f"https://{table.hostnames[0]}:{tls_port}"
+    return f"{address}/{table.key}"
 
 
 def ready_line(address: str, pools: Sequence[ServedPool]) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
+from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl, content_hash
 from aoai_operator.core.envoy.translate import translate
@@ -32,15 +33,33 @@ class PoolInput:
     secrets: Mapping[SecretRef, SecretValue] = field(repr=False)
 
     @classmethod
-    def of(cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> PoolInput:
-        """Pick a table's secrets out of all."""
+    def of(
+        cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue], *, before: PoolInput | None, now: int
+    ) -> PoolInput:
+        """Pick a table's secrets out of all; a serving certificate that is worse than the one `before` is not taken."""
         refs = {e.credential for e in table.endpoints} | {ref for t in table.tenants for ref in t.api_keys}
-        return cls(table, {ref: secrets[ref] for ref in sorted(refs) if ref in secrets})
+        found = {ref: secrets[ref] for ref in sorted(refs) if ref in secrets}
+        return cls(table, found | _serving_pair(table, secrets, before, now))
 
     @cached_property
     def revision(self) -> str:
         """The content hash of both."""
         return content_hash([self.table.revision, {str(ref): s.reveal() for ref, s in self.secrets.items()}])
+
+
+def _serving_pair(
+    table: RoutingTable, secrets: Mapping[SecretRef, SecretValue], before: PoolInput | None, now: int
+) -> dict[SecretRef, SecretValue]:
+    """Return certificate and key: those of the Secret, or the last ones while the Secret's are worse."""
+    refs = table.tls_refs
+    if not refs:
+        return {}
+
+    def standing(source: Mapping[SecretRef, SecretValue]) -> Standing:
+        return examine(source, refs, hostnames=table.hostnames, now=now)[0]
+
+    chosen = before.secrets if before and standing(before.secrets) > standing(secrets) else secrets
+    return {ref: chosen[ref] for ref in refs if ref in chosen}
 
 
 class Observing(Protocol):
@@ -110,7 +129,12 @@ class Publisher:
     def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         """Take the tables and secrets that the resources ask for now."""
         mine = {key: table for key, table in tables.items() if table.gateway == self._settings.gateway}
-        self._move(self._quarantine.want({key: PoolInput.of(table, secrets) for key, table in mine.items()}))
+        before, now = self._quarantine.wanted, self._now()
+        self._move(
+            self._quarantine.want(
+                {key: PoolInput.of(table, secrets, before=before.get(key), now=now) for key, table in mine.items()}
+            )
+        )
         self._wake.set()
 
     def observed(self) -> None:

@@ -1,12 +1,12 @@
 """RoutingTable -> Envoy resources: a pure function, translate().
 
 `translate(tables, secrets, overrides, settings) -> Snapshot`, where
-- listeners.py  one HTTP listener a gateway: who are you (api_key_auth), our one Lua, the router
+- listeners.py  an HTTP and an HTTPS listener a gateway: who are you (api_key_auth), our one Lua, the router
 - extensions.py the two filters that change often, by ECDS: the tenants' keys, and the Lua with its data
 - routes.py     address -> pool -> model -> cluster, with the pool's retries and time-outs
 - clusters.py   one cluster for each pool x model: balancing, credentials by endpoint, names rewritten for each attempt
 - endpoints.py  one host for each deployment: address, priority, health, incarnation (all that changes by the second)
-- secrets.py    the endpoints' keys, by SDS
+- secrets.py    the endpoints' keys, and the certificates towards clients, by SDS
 - bootstrap.py  the static file an Envoy starts from: where the control plane is
 - topology.py   what routes, clusters and endpoints must agree on; headers.py which headers go on to Azure
 - lua/          the scripts; luadata.py the data that travels inside them
