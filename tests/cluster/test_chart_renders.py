@@ -29,6 +29,14 @@ def helm(tmp_path: Path) -> Helm:
     return Helm(tmp_path)
 
 
+def test_files_are_what_the_code_says(pytestconfig: pytest.Config) -> None:
+    wanted = chart_files()
+    if pytestconfig.getoption("--update-golden"):
+        for path, text in wanted.items():
+            path.write_text(text, encoding="utf-8")
+    assert {path: path.read_text(encoding="utf-8") for path in FILES.glob("*/*")} == wanted, "stale: run make golden"
+
+
 def without_definitions(text: str) -> str:
     """Leave out what the CustomResourceDefinitions say; another test compares them with crds/."""
     documents = re.split(r"^---\n", text, flags=re.MULTILINE)
@@ -57,14 +65,6 @@ async def test_renders_the_same_twice_and_pleases_the_linter(helm: Helm, values:
     arguments = ("--values", str(values))
     assert await helm.template(*arguments) == await helm.template(*arguments)
     assert "0 chart(s) failed" in await helm.run("lint", "--strict", str(CHART), *arguments)
-
-
-def test_files_are_what_the_code_says(pytestconfig: pytest.Config) -> None:
-    wanted = chart_files()
-    if pytestconfig.getoption("--update-golden"):
-        for path, text in wanted.items():
-            path.write_text(text, encoding="utf-8")
-    assert {path: path.read_text(encoding="utf-8") for path in FILES.glob("*/*")} == wanted, "stale: run make golden"
 
 
 @pytest.mark.parametrize("keep", [True, False])

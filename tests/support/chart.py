@@ -95,14 +95,9 @@ class Helm:
         return await self.run("template", release, str(CHART), "--namespace", namespace, *arguments)
 
     async def objects(self, *arguments: str) -> dict[tuple[str, str], Json]:
-        """Render the chart and return the objects by kind and name."""
-        return by_kind_and_name(await self.template(*arguments))
-
-
-def by_kind_and_name(text: str) -> dict[tuple[str, str], Json]:
-    """Return the objects of a YAML text by kind and name."""
-    objects = (o for o in yaml.safe_load_all(text) if o)
-    return {(o["kind"], o["metadata"]["name"]): o for o in objects}
+        """Render the chart and return the objects by kind and name; of several of one name, one."""
+        objects = (o for o in yaml.safe_load_all(await self.template(*arguments)) if o)
+        return {(o["kind"], o["metadata"]["name"]): o for o in objects}
 
 
 def arguments_of(deployment: Json, container: str) -> list[str]:

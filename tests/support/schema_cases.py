@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from support.raw import Raw, raw_pool, raw_tenant, with_field
@@ -112,7 +112,7 @@ def _breaking(field: Schema, here: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _breaking_a_scalar(field: Schema) -> Iterator[tuple[str, Any]]:
-    values = {
+    values: dict[str, Callable[[Any], Any]] = {
         "enum": lambda _: "Wrong",
         "pattern": lambda _: "@@@@@@@@",
         "minLength": lambda _: "",

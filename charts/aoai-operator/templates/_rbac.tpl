@@ -15,7 +15,7 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
-- apiGroups: [""]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
 {{- end }}
