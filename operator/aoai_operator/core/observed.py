@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
-from aoai_operator.core.names import EndpointKey, HostKey
+from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
 
 
 class State(StrEnum):
@@ -77,6 +78,20 @@ class Overrides:
     def host(self, key: HostKey) -> HostState:
         """Return the state of a host, `Unknown` when nothing was observed yet."""
         return self.hosts.get(key, HostState())
+
+    def pools_that_differ(self, other: Overrides) -> frozenset[PoolKey]:
+        """Return the pools of which something else is observed than in `other`."""
+        if self is other:
+            return frozenset()
+        hosts = {key.pool for key in _differing(self.hosts, other.hosts)}
+        return frozenset(hosts | {key.pool for key in _differing(self.addresses, other.addresses)})
+
+
+_Key = TypeVar("_Key")
+
+
+def _differing(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> set[_Key]:
+    return {key for key, value in one.items() if other.get(key) != value} | (other.keys() - one.keys())
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,17 @@ class RoutingTable(_Part):
         """The entries of its serving certificate and key, none when it is served by HTTP."""
         return tls_refs(self.namespace, self.tls_secret) if self.tls_secret else ()
 
+    def refs(self) -> frozenset[SecretRef]:
+        """Return every entry of a Secret that it refers to."""
+        keys = (ref for tenant in self.tenants for ref in tenant.api_keys)
+        return frozenset((*(e.credential for e in self.endpoints), *keys, *self.tls_refs))
+
+    @property
+    def secret_refs(self) -> tuple[SecretRef, ...]:
+        """Every entry of a Secret that it refers to, once, in a stable order."""
+        refs = {e.credential for e in self.endpoints} | {ref for t in self.tenants for ref in t.api_keys}
+        return tuple(sorted(refs.union(self.tls_refs)))
+
     def endpoint(self, name: str) -> Endpoint:
         """Return the endpoint of that name; KeyError when there is none."""
         for endpoint in self.endpoints:

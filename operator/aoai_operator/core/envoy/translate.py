@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.clusters import clusters
@@ -14,10 +15,12 @@ from aoai_operator.core.envoy.secrets import certificate, credentials
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
 from aoai_operator.core.envoy.virtualhosts import gateway_configuration, https_configuration, pool_configuration
-from aoai_operator.core.names import SecretRef
+from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
+
+Resources = Mapping[TypeUrl, Mapping[str, Resource]]
 
 
 def translate(
@@ -28,10 +31,77 @@ def translate(
 ) -> Snapshot:
     """Return the snapshot of the gateway that `settings` names; tables of other gateways are left out.
 
-    Pools are taken in the order of their keys, so that equal input gives equal output, whatever its order.
+    Equal input gives equal output, whatever its order.
     """
-    mine = [_resolved(t, secrets) for t in sorted(tables, key=lambda t: t.key) if t.gateway == settings.gateway]
-    return Snapshot.of(_resources(mine, secrets, overrides, settings))
+    return Translator()(tables, secrets, overrides, settings)
+
+
+class Translator:
+    """translate(), for calls one after the other: a pool of which nothing changed is not translated again."""
+
+    def __init__(self) -> None:
+        self._pools: dict[PoolKey, _Pool] = {}
+        self._last: tuple[Overrides, GatewaySettings] | None = None
+
+    def __call__(
+        self,
+        tables: Sequence[RoutingTable],
+        secrets: Mapping[SecretRef, SecretValue],
+        overrides: Overrides,
+        settings: GatewaySettings,
+    ) -> Snapshot:
+        """Return what translate() returns."""
+        stirred = self._stirred(overrides, settings)
+        pools: dict[PoolKey, _Pool] = {}
+        for table in sorted((t for t in tables if t.gateway == settings.gateway), key=lambda t: t.key):
+            known = self._pools.get(table.key)
+            if known is None or table.key in stirred or not known.is_of(table, secrets):
+                known = _Pool.of(table, secrets, overrides, settings)
+            pools[table.key] = known
+        self._pools, self._last = pools, (overrides, settings)
+        resources: dict[TypeUrl, dict[str, Resource]] = {url: {} for url in TypeUrl}
+        for pool in pools.values():
+            for url, named in pool.resources.items():
+                resources[url].update(named)
+        for url, resource in _shared([p.table for p in pools.values()], secrets, overrides, settings):
+            resources[url][resource.name] = resource
+        return Snapshot(resources)
+
+    def _stirred(self, overrides: Overrides, settings: GatewaySettings) -> Container[PoolKey]:
+        """Return the pools of which something else is observed now than at the last call."""
+        before = self._last
+        if before is None or before[1] != settings:
+            return self._pools
+        return overrides.pools_that_differ(before[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What was made of a pool, and of what: its table, and the secrets that it refers to."""
+
+    source: RoutingTable
+    refs: tuple[SecretRef, ...]
+    values: tuple[SecretValue | None, ...] = field(repr=False)
+    table: RoutingTable
+    resources: Resources
+
+    @classmethod
+    def of(
+        cls,
+        source: RoutingTable,
+        secrets: Mapping[SecretRef, SecretValue],
+        overrides: Overrides,
+        settings: GatewaySettings,
+    ) -> _Pool:
+        table, refs = _resolved(source, secrets), source.secret_refs
+        resources: dict[TypeUrl, dict[str, Resource]] = {}
+        for url, resource in _own(table, secrets, overrides, settings):
+            resources.setdefault(url, {})[resource.name] = resource
+        return cls(source, refs, tuple(map(secrets.get, refs)), table, resources)
+
+    def is_of(self, source: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> bool:
+        same = source is self.source or source == self.source
+        return same and tuple(map(secrets.get, self.refs)) == self.values
 
 
 def _resolved(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> RoutingTable:
@@ -43,44 +113,54 @@ def _resolved(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> 
     return table if endpoints == table.endpoints else table.model_copy(update={"endpoints": endpoints})
 
 
-def _resources(
+def _shared(
     tables: Sequence[RoutingTable],
     secrets: Mapping[SecretRef, SecretValue],
     overrides: Overrides,
     settings: GatewaySettings,
 ) -> Iterator[tuple[TypeUrl, Resource]]:
-    by_tls = [t for t in tables if t.tls_secret and settings.tls_port is not None]
-    plain = [t for t in tables if not t.tls_secret or settings.tls_port is None]
+    """Yield what pools share. As little as can be: a change of any pool makes it anew, and sends it whole."""
     yield TypeUrl.LISTENER, listener(settings)
     yield TypeUrl.EXTENSION, lua_filter()
+    plain = [t for t in tables if not _by_tls(t, settings)]
     yield TypeUrl.ROUTE, gateway_configuration(settings.gateway, plain, secrets, overrides, everywhere=tables)
     for scope in gateway_scopes(settings.gateway):
         yield TypeUrl.SCOPE, scope
-    for table in filter(has_scope, plain):
-        yield TypeUrl.ROUTE, pool_configuration(table, secrets, overrides)
-        for scope in pool_scopes(table):
-            yield TypeUrl.SCOPE, scope
-    yield from _by_https(by_tls, secrets, overrides, settings)
-    for table in tables:
-        yield from _upstream(table, secrets, overrides, settings)
+    served = [t for t in tables if _by_tls(t, settings) and t.hostnames and certificate(t, secrets)]
+    if settings.tls_port is not None and served:  # a listener must have a filter chain
+        yield TypeUrl.LISTENER, https_listener(settings, settings.tls_port, served)
 
 
-def _by_https(
-    tables: Sequence[RoutingTable],
+def _by_tls(table: RoutingTable, settings: GatewaySettings) -> bool:
+    return bool(table.tls_secret) and settings.tls_port is not None
+
+
+def _own(
+    table: RoutingTable,
     secrets: Mapping[SecretRef, SecretValue],
     overrides: Overrides,
     settings: GatewaySettings,
 ) -> Iterator[tuple[TypeUrl, Resource]]:
-    """Yield what serves the pools with a certificate, which are never served without it.
+    """Yield all that is a pool's own."""
+    if _by_tls(table, settings):
+        yield from _by_https(table, secrets, overrides)
+    elif has_scope(table):
+        yield TypeUrl.ROUTE, pool_configuration(table, secrets, overrides)
+        for scope in pool_scopes(table):
+            yield TypeUrl.SCOPE, scope
+    yield from _upstream(table, secrets, overrides, settings)
+
+
+def _by_https(
+    table: RoutingTable, secrets: Mapping[SecretRef, SecretValue], overrides: Overrides
+) -> Iterator[tuple[TypeUrl, Resource]]:
+    """Yield what serves a pool with a certificate, which is never served without it.
 
     Envoy keeps a listener waiting whose certificate does not come: so a pool that has none that could be served, or
-    no host name by which it could be chosen, takes no part. A listener must have a filter chain, too.
+    no host name by which it could be chosen, takes no part.
     """
-    found = [(table, pair) for table in tables if table.hostnames and (pair := certificate(table, secrets))]
-    if settings.tls_port is None or not found:
-        return
-    yield TypeUrl.LISTENER, https_listener(settings, settings.tls_port, [table for table, _ in found])
-    for table, pair in found:
+    pair = certificate(table, secrets)
+    if pair is not None and table.hostnames:
         yield TypeUrl.SECRET, pair
         yield TypeUrl.ROUTE, https_configuration(table, secrets, overrides)
 
