@@ -48,24 +48,28 @@ def _inlined(found: Mapping[TypeUrl, Mapping[str, Resource]]) -> Json:
     config = bootstrap(node_id="test", gateway="default", control_plane=anywhere, admin=anywhere)
     del config["dynamic_resources"]
     local = config["static_resources"]
-    local["listeners"] = [_listener(found)]
+    local["listeners"] = [_listener(name, found) for name in found[TypeUrl.LISTENER]]
     local["clusters"] += [_cluster(c, found[TypeUrl.ENDPOINT][name]) for name, c in found[TypeUrl.CLUSTER].items()]
     local["secrets"] = [secret.body for secret in found[TypeUrl.SECRET].values()]
     return config
 
 
-def _listener(found: Mapping[TypeUrl, Mapping[str, Resource]]) -> Json:
-    listener: Json = json.loads(json.dumps(found[TypeUrl.LISTENER]["default"].body))
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    scoped = manager["scoped_routes"]
-    del scoped["scoped_rds"], scoped["rds_config_source"]
-    scoped["scoped_route_configurations_list"] = {
-        "scoped_route_configurations": [_scope(s.body, found) for s in found[TypeUrl.SCOPE].values()]
-    }
-    manager["http_filters"] = [
-        found[TypeUrl.EXTENSION][one["name"]].body if "config_discovery" in one else one
-        for one in manager["http_filters"]
-    ]
+def _listener(name: str, found: Mapping[TypeUrl, Mapping[str, Resource]]) -> Json:
+    listener: Json = _without_sds(json.loads(json.dumps(found[TypeUrl.LISTENER][name].body)))
+    for chain in listener["filter_chains"]:
+        manager = chain["filters"][0]["typed_config"]
+        if "rds" in manager:
+            manager["route_config"] = found[TypeUrl.ROUTE][manager.pop("rds")["route_config_name"]].body
+        else:
+            scoped = manager["scoped_routes"]
+            del scoped["scoped_rds"], scoped["rds_config_source"]
+            scoped["scoped_route_configurations_list"] = {
+                "scoped_route_configurations": [_scope(s.body, found) for s in found[TypeUrl.SCOPE].values()]
+            }
+        manager["http_filters"] = [
+            found[TypeUrl.EXTENSION][one["name"]].body if "config_discovery" in one else one
+            for one in manager["http_filters"]
+        ]
     return listener
 
 

@@ -18,7 +18,7 @@ from aoai_operator.core.envoy.translate import translate
 from support.worlds import compiled_data, read_world, snapshot_data
 
 HERE = Path(__file__).parent
-SETTINGS = GatewaySettings(gateway="default", listen_host="0.0.0.0", listen_port=8080)
+SETTINGS = GatewaySettings(gateway="default", listen_host="0.0.0.0", listen_port=8080, tls_port=8443)
 INPUTS = sorted(HERE.glob("*/*.in.yaml"))
 
 
