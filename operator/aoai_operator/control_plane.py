@@ -11,10 +11,11 @@ from aoai_operator.adapters.grpc_server import serving
 from aoai_operator.adapters.xds_cache import SnapshotCache
 from aoai_operator.adapters.xds_resources import pack
 from aoai_operator.adapters.xds_server import XdsServer
+from aoai_operator.core.audience import Audience
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl
 from aoai_operator.core.proxies import Proxy, ProxyStates
 from aoai_operator.core.world import Programming
-from aoai_operator.ports import XdsObserver
+from aoai_operator.ports import Identify, XdsObserver
 
 _log = structlog.get_logger("xds")
 
@@ -37,6 +38,10 @@ class Gateway:
         self._refused = refused
         self._settled = settled
         self._snapshot = Snapshot.of(())
+
+    def prepare(self, snapshot: Snapshot) -> None:
+        """Encode what is new in a snapshot ahead of `publish`; from any thread."""
+        self._cache.prepare(self.name, snapshot)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make a snapshot current."""
@@ -62,18 +67,26 @@ class Gateway:
 class ControlPlane:
     """Serves the snapshots of gateways by delta ADS. Used from one event loop."""
 
-    def __init__(self, *, changed: Callable[[], None], meters: XdsObserver) -> None:
+    def __init__(
+        self,
+        *,
+        changed: Callable[[], None],
+        meters: XdsObserver,
+        identify: Identify | None = None,
+        opened: Callable[[Audience], None] = lambda _: None,
+    ) -> None:
         """Take whom to tell.
 
         Args:
             changed: hears that what some gateway's `programming` says may have changed.
             meters: counts ACKs, NACKs and connections.
+            identify, opened: see XdsServer.
         """
         self._changed = changed
         self._gateways: dict[str, Gateway] = {}
         self._cache = SnapshotCache(pack)
         self._states = ProxyStates()
-        self.server = XdsServer(self._cache, (self._states, meters, _Relay(self)))
+        self.server = XdsServer(self._cache, (self._states, meters, _Relay(self)), identify=identify, opened=opened)
 
     def add(
         self,

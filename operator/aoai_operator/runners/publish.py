@@ -14,7 +14,7 @@ import structlog
 from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl, content_hash
-from aoai_operator.core.envoy.translate import translate
+from aoai_operator.core.envoy.translate import Translator
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.quarantine import Quarantine
@@ -31,15 +31,20 @@ class PoolInput:
 
     table: RoutingTable
     secrets: Mapping[SecretRef, SecretValue] = field(repr=False)
+    refs: tuple[SecretRef, ...] = ()
 
     @classmethod
     def of(
         cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue], *, before: PoolInput | None, now: int
     ) -> PoolInput:
         """Pick a table's secrets out of all; a serving certificate that is worse than the one `before` is not taken."""
-        refs = {e.credential for e in table.endpoints} | {ref for t in table.tenants for ref in t.api_keys}
-        found = {ref: secrets[ref] for ref in sorted(refs) if ref in secrets}
-        return cls(table, found | _serving_pair(table, secrets, before, now))
+        if before is not None and not table.tls_secret and (table is before.table or table == before.table):
+            known = before.secrets
+            if all(secrets.get(ref) == known.get(ref) for ref in before.refs):
+                return before
+        refs = table.secret_refs
+        found = {ref: secrets[ref] for ref in refs if ref in secrets and ref not in table.tls_refs}
+        return cls(table, found | _serving_pair(table, secrets, before, now), refs)
 
     @cached_property
     def revision(self) -> str:
@@ -95,7 +100,8 @@ class Publisher:
         publish: Callable[[Snapshot], None],
         now: Callable[[], int],
         interval: float,
-        translate: Translate = translate,
+        translate: Translate | None = None,
+        prepare: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
         """Take the ways in and out.
 
@@ -105,14 +111,16 @@ class Publisher:
             publish: hands a snapshot to the Envoys.
             now: gives milliseconds of the Unix epoch.
             interval: the shortest time between two publications, in seconds.
-            translate: makes a snapshot of the tables.
+            translate: makes a snapshot of the tables; None: a Translator of its own.
+            prepare: does with a snapshot what takes long, in a thread, before it is handed over.
         """
         self._settings = settings
         self._observing = observing
         self._hand_over = publish
         self._now = now
         self._interval = interval
-        self._translate = translate
+        self._translate = translate or Translator()
+        self._prepare = prepare
         self._wake = asyncio.Event()
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
@@ -186,7 +194,7 @@ class Publisher:
         while True:
             await self._next_reason()
             self._wake.clear()
-            self._publish()
+            await self._publish()
             # Observations come in bursts: what comes during this pause goes out together.
             await asyncio.sleep(self._interval)
 
@@ -198,17 +206,17 @@ class Publisher:
         except TimeoutError:
             return
 
-    def _publish(self) -> None:
+    async def _publish(self) -> None:
         entries = self._quarantine.published
-        secrets = {ref: value for entry in entries.values() for ref, value in entry.secrets.items()}
         overrides = self._observing.overrides(self._now())
         try:
-            snapshot = self._translate([e.table for e in entries.values()], secrets, overrides, self._settings)
+            # Of a thousand pools the first takes seconds, in which the Envoys want to be heard.
+            snapshot, revisions = await asyncio.to_thread(self._snapshot_of, entries, overrides)
         except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours
             _log.exception("translating failed, the last good snapshot keeps serving")
             return
-        if self._moved_on():
-            self._sent = _revisions(self._quarantine)
+        if revisions != self._sent:
+            self._sent = revisions
             self._versions.clear()
             self._unjudged.extend(one for one in self._refused.values() if one not in self._unjudged)
         self._versions.add(snapshot.version)
@@ -217,6 +225,17 @@ class Publisher:
             self._hand_over(snapshot)
         self._judge()
         self._acknowledge()
+
+    def _snapshot_of(
+        self, entries: Mapping[PoolKey, PoolInput], overrides: Overrides
+    ) -> tuple[Snapshot, dict[PoolKey, str]]:
+        secrets: dict[SecretRef, SecretValue] = {}
+        for entry in entries.values():
+            secrets.update(entry.secrets)
+        snapshot = self._translate([e.table for e in entries.values()], secrets, overrides, self._settings)
+        if self._snapshot is None or snapshot.version != self._snapshot.version:
+            self._prepare(snapshot)
+        return snapshot, {key: entry.revision for key, entry in entries.items()}
 
     def _acknowledge(self) -> None:
         """Count what was published as good once it has settled, whatever was observed, and so published, since."""
