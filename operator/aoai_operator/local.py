@@ -31,6 +31,7 @@ from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.adapters.terminal import Terminal
 from aoai_operator.adapters.workspace import workspace
 from aoai_operator.control_plane import ControlPlane
+from aoai_operator.core.certificates import expiries
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
@@ -266,6 +267,7 @@ class _Local:
         mine = self._mine()
         self._metrics.follow(mine.values())
         self._metrics.observed(world.overrides)
+        self._metrics.certificates(expiries(mine.values(), world.secrets))
         self._observer.follow(mine.values())
         self._probing.follow(mine.values(), world.secrets)
         self._publisher.want(mine, world.secrets)

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.envoy.snapshot import TypeUrl
-from aoai_operator.core.names import EndpointKey
+from aoai_operator.core.names import EndpointKey, PoolKey
 from aoai_operator.core.observed import Overrides, Reason, State
 from aoai_operator.core.proxies import Proxy
 from aoai_operator.core.table import RoutingTable
@@ -87,6 +87,12 @@ class Metrics:
             registry=registry,
         )
         self._connected = Gauge("aoai_connected_proxies", "Envoys connected by xDS.", ("gateway",), registry=registry)
+        self._expiries = Gauge(
+            "aoai_certificate_expires_seconds",
+            "When the serving certificate in a pool's Secret ends, in seconds of the Unix epoch.",
+            ("pool",),
+            registry=registry,
+        )
         self._restarts = Counter("aoai_envoy_restarts", "Deaths of the Envoy child.", registry=registry)
         build = Gauge("aoai_build_info", "Always 1; the version is in the label.", ("version",), registry=registry)
         build.labels(version("aoai-operator")).set(1)
@@ -95,6 +101,12 @@ class Metrics:
         """Take the tables whose names may be labels."""
         self._remembered.clear()
         self._labels.follow(tables)
+
+    def certificates(self, expiries: Mapping[PoolKey, int]) -> None:
+        """Show when the pools' serving certificates end; times are milliseconds of the Unix epoch."""
+        self._expiries.clear()
+        for key, moment in expiries.items():
+            self._expiries.labels(str(key)).set(moment / 1000)
 
     def answer(self, answer: Answer) -> None:
         """Count an answer and its tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography import x509
 from openai import NotFoundError
 
 from aoai_operator.simulator import Simulator
@@ -78,9 +80,13 @@ async def test_the_last_good_certificate_serves_until_the_fault_is_mended(region
             return await serial(A, port) == serial_of(mended.crt)
 
         await eventually(renewed, what="the mended certificate is served")
+        ends = x509.load_pem_x509_certificate(mended.crt.encode()).not_valid_after_utc.timestamp()
+        told = re.search(r'^aoai_certificate_expires_seconds{pool="ai/a"} (.*)$', await gateway.metrics(), re.MULTILINE)
+        assert told
+        assert float(told[1]) == ends
         assert not [e for e in gateway.logs if e.get("event") == "an Envoy refused a resource"]
-        told = f"{gateway.events} {gateway.logs} {await gateway.admin('/config_dump')}"
-        assert not [line for line in lines_of(good, other, mismatched, expired, mended) if line in told]
+        shown = f"{gateway.events} {gateway.logs} {await gateway.admin('/config_dump')}"
+        assert not [line for line in lines_of(good, other, mismatched, expired, mended) if line in shown]
 
 
 async def test_a_pool_without_a_certificate_waits_and_the_others_serve(regions: Simulator) -> None:

@@ -7,7 +7,7 @@ written anew: the chain and the key in plain PEM, without whatever stood around 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -27,8 +27,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from aoai_operator.core.credentials import Unreadable, missing
 from aoai_operator.core.findings import Fault
-from aoai_operator.core.names import SecretRef
+from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
 
 _UNREADABLE = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _SMALLEST_RSA = 2048
@@ -115,6 +116,15 @@ def _complaint(
         mend = "issue one with all of spec.gateway.hostnames as DNS names (subjectAltName)"
         return wrong(f"does not cover {', '.join(uncovered)}; its DNS names: {held}", mend)
     return None
+
+
+def expiries(tables: Iterable[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> dict[PoolKey, int]:
+    """Return when the certificate in each pool's Secret ends, in milliseconds of the epoch, where it can be read."""
+    found = {}
+    for table in tables:
+        if table.tls_secret and isinstance(read := read_certificate(secrets, table.tls_refs), ServingCertificate):
+            found[table.key] = read.not_after
+    return found
 
 
 _Wrong = tuple[str, str, str]

@@ -6,6 +6,7 @@ So the HTTP listener never drains; of the HTTPS listener only the chain of a poo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
 from aoai_operator.core.envoy.accesslogs import access_log
@@ -22,7 +23,7 @@ from aoai_operator.core.table import RoutingTable
 
 def listener(settings: GatewaySettings) -> Resource:
     """Return the gateway's HTTP listener."""
-    http = _http(settings, {"scoped_routes": scoped_routes(settings.gateway)})
+    http = _http({**_manager(settings), "scoped_routes": scoped_routes(settings.gateway)})
     body = _listener(settings.gateway, settings.listen_host, settings.listen_port)
     return Resource(settings.gateway, {**body, "filter_chains": [{"filters": [http]}]})
 
@@ -38,18 +39,25 @@ def https_listener(settings: GatewaySettings, port: int, tables: Sequence[Routin
     Each has a filter chain of its own, chosen by the name that the client asks for (SNI). Where a listener differs in
     filter chains only, Envoy changes it in place: the connections of the other chains stay.
     """
+    return _https(settings, port, tuple((str(t.key), certificate_name(t), t.hostnames) for t in tables))
+
+
+@lru_cache(maxsize=8)
+def _https(settings: GatewaySettings, port: int, chains: tuple[tuple[str, str, tuple[str, ...]], ...]) -> Resource:
+    """Return the listener of (pool, certificate, host names); remembered, as it is large and seldom another one."""
     name = https_name(settings)
+    manager = _manager(settings)
     body: Json = {
         **_listener(name, settings.tls_host or settings.listen_host, port),
         "listener_filters": [extension("tls", "filters.listener.tls_inspector.v3.TlsInspector")],
         "filter_chains": [
             {
-                "name": str(table.key),
-                "filter_chain_match": {"server_names": list(table.hostnames)},
-                "transport_socket": _tls(certificate_name(table)),
-                "filters": [_http(settings, {"rds": {"route_config_name": str(table.key), "config_source": ADS}})],
+                "name": pool,
+                "filter_chain_match": {"server_names": list(hostnames)},
+                "transport_socket": _tls(certificate),
+                "filters": [_http({**manager, "rds": {"route_config_name": pool, "config_source": ADS}})],
             }
-            for table in tables
+            for pool, certificate, hostnames in chains
         ],
     }
     return Resource(name, body)
@@ -76,15 +84,13 @@ def _tls(secret: str) -> Json:
     return extension("tls", "transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context=context)
 
 
-def _http(settings: GatewaySettings, routes: Json) -> Json:
-    manager = "filters.network.http_connection_manager.v3.HttpConnectionManager"
-    return extension("http", manager, **_manager(settings, routes))
+def _http(manager: Json) -> Json:
+    return extension("http", "filters.network.http_connection_manager.v3.HttpConnectionManager", **manager)
 
 
-def _manager(settings: GatewaySettings, routes: Json) -> Json:
+def _manager(settings: GatewaySettings) -> Json:
     return {
         "stat_prefix": settings.gateway,
-        **routes,
         "http_filters": [
             keys_filter(),
             _kept_for_the_log(),
