@@ -29,8 +29,8 @@ STATUS_MANAGER = "aoai-operator-status"
 
 _PAGE = 500
 _RESTARTS = 3
-_CONNECT, _SMALL, _LARGE = 5.0, 10.0, 60.0
-"""Seconds for a connection, for a call about one object, and for one page of a list."""
+_CONNECT, _PAGE_WITHIN = 5.0, 60.0
+"""Seconds for a connection, and for one page of a list."""
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _OK = 200
@@ -45,16 +45,26 @@ class Kube:
     Few calls are under way at once, so that the server is not flooded; those about Leases never wait for others.
     """
 
-    def __init__(self, client: ApiClient, *, observer: KubeObserver | None = None, at_once: int = 16) -> None:
-        """Take the client, who hears of calls, and how many calls may be under way at once."""
+    def __init__(
+        self, client: ApiClient, *, observer: KubeObserver | None = None, at_once: int = 16, within: float = 10.0
+    ) -> None:
+        """Take the client.
+
+        Args:
+            client: has the credentials.
+            observer: hears of calls.
+            at_once: how many calls may be under way.
+            within: seconds that a call about one object may take.
+        """
         self._client = client
         self._observer = observer
         self._limit = asyncio.Semaphore(at_once)
+        self._within = within
 
     @classmethod
     @asynccontextmanager
     async def connected(
-        cls, kubeconfig: Path | None = None, *, observer: KubeObserver | None = None, at_once: int = 16
+        cls, kubeconfig: Path | None = None, *, observer: KubeObserver | None = None, within: float = 10.0
     ) -> AsyncIterator[Kube]:
         """Yield a client with credentials as access.configuration finds them; it is closed at the end of the block.
 
@@ -64,7 +74,7 @@ class Kube:
         client = ApiClient(await configuration(kubeconfig))
         client.rest_client.pool_manager = _session(client.configuration, client.rest_client.ssl_context)
         try:
-            yield cls(client, observer=observer, at_once=at_once)
+            yield cls(client, observer=observer, within=within)
         finally:
             await client.close()  # type: ignore[no-untyped-call]
 
@@ -133,7 +143,7 @@ class Kube:
         query = {"limit": str(_PAGE)} | ({"labelSelector": labels} if labels else {})
         items: list[JsonObject] = []
         while True:
-            page = await self._call("list", resource, "GET", _path(resource, namespace), query, within=_LARGE)
+            page = await self._call("list", resource, "GET", _path(resource, namespace), query, within=_PAGE_WITHIN)
             items += (_shown(item, resource) for item in page["items"])
             following = page["metadata"].get("continue")
             if not following:
@@ -150,12 +160,13 @@ class Kube:
         *,
         body: JsonObject | None = None,
         media: str = _JSON,
-        within: float = _SMALL,
+        within: float | None = None,
     ) -> JsonObject:
         async with AsyncExitStack() as stack:
             if resource is not LEASES:
                 await stack.enter_async_context(self._limit)
             result, begun = "Cancelled", time.monotonic()
+            within = within or self._within
             url = path + ("?" + urlencode(query) if query else "")
             try:
                 async with asyncio.timeout(within):

@@ -91,7 +91,7 @@ class ObjectStore:
 
     def put(self, item: JsonObject) -> None:
         """Take an object as the server answered it to a write of ours."""
-        self.objects[_key(item)] = item
+        self._put(_key(item), item)
 
     def due_in(self) -> float:
         """Return the seconds after which a refresh is needed though nothing is woken: to resync, or to try again."""

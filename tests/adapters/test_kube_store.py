@@ -1,0 +1,206 @@
+"""What the store remembers, forgets and tries again; time and failures are forced."""
+
+from __future__ import annotations
+
+import pytest
+
+from aoai_operator.adapters.kube.resources import CONFIG_MAPS
+from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
+from aoai_operator.core.names import PoolKey
+from aoai_operator.ports import JsonObject, KubeError, Resource
+
+A, B, OTHER = PoolKey("ns", "a"), PoolKey("ns", "b"), PoolKey("other", "a")
+
+
+class Server:
+    """Some objects, and what goes wrong."""
+
+    def __init__(self) -> None:
+        self.objects: dict[PoolKey, JsonObject] = {}
+        self.version = 0
+        self.broken: set[PoolKey | str | None] = set()
+        self.calls: list[str] = []
+
+    def put(self, key: PoolKey, **labels: str) -> None:
+        self.version += 1
+        self.objects[key] = {
+            "metadata": {
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": str(key),
+                "resourceVersion": str(self.version),
+                "labels": labels,
+            }
+        }
+
+    async def list(self, resource: Resource, namespace: str | None = None, labels: str = "") -> tuple[JsonObject, ...]:
+        assert resource is CONFIG_MAPS
+        self.calls.append(f"list {namespace}")
+        if namespace in self.broken:
+            raise KubeError(0, "Unreachable", "it is away")
+        wanted = [label for label in labels.split(",") if label]
+        return tuple(
+            item
+            for key, item in self.objects.items()
+            if namespace in (None, key.namespace) and all(w in item["metadata"]["labels"] for w in wanted)
+        )
+
+    async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
+        assert resource is CONFIG_MAPS
+        self.calls.append(f"get {key}")
+        if key in self.broken:
+            raise KubeError(0, "Unreachable", "it is away")
+        return self.objects.get(key)
+
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+        raise NotImplementedError
+
+    async def create(self, resource: Resource, body: JsonObject) -> JsonObject:
+        raise NotImplementedError
+
+    async def replace(self, resource: Resource, body: JsonObject) -> JsonObject:
+        raise NotImplementedError
+
+    async def delete(self, resource: Resource, key: PoolKey) -> None:
+        raise NotImplementedError
+
+    async def serves(self, resource: Resource) -> bool:
+        raise NotImplementedError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def changes(*changed: PoolKey, removed: tuple[PoolKey, ...] = ()) -> Changes:
+    return Changes(frozenset(changed), frozenset(removed))
+
+
+async def test_everything_is_listed_first_and_then_only_what_is_woken(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    assert store.due_in() == 0
+    server.put(A)
+    server.put(B)
+    assert await store.refresh() == changes(A, B)
+    assert store.complete
+    assert store.due_in() == 300
+    server.put(A)
+    store.wake(A)
+    store.wake(B)
+    assert store.due_in() == 0
+    assert await store.refresh() == changes(A)
+    del server.objects[B]
+    store.wake(B)
+    assert await store.refresh() == changes(removed=(B,))
+    assert set(store.objects) == {A}
+    assert not await store.refresh()
+    assert sorted(server.calls) == sorted(["list None", f"get {A}", f"get {B}", f"get {B}"])
+
+
+async def test_a_list_finds_what_is_gone(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    server.put(A)
+    await store.refresh()
+    del server.objects[A]
+    server.put(B)
+    assert not await store.refresh()
+    store.wake(None)
+    assert await store.refresh() == changes(B, removed=(A,))
+
+
+async def test_a_resync_lists_again(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, resync=60, clock=clock)
+    await store.refresh()
+    server.put(A)
+    clock.now += 59
+    assert not await store.refresh()
+    assert store.due_in() == pytest.approx(1)
+    clock.now += 1
+    assert await store.refresh() == changes(A)
+    assert server.calls == ["list None"] * 2
+
+
+async def test_many_wakes_are_one_list(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    await store.refresh()
+    for number in range(51):
+        store.wake(PoolKey("ns", f"p{number}"))
+    await store.refresh()
+    assert server.calls == ["list None"] * 2
+
+
+async def test_other_namespaces_are_none_of_its_business(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "more"), clock=clock)
+    server.put(A)
+    server.put(OTHER)
+    assert await store.refresh() == changes(A)
+    store.wake(OTHER)
+    assert not await store.refresh()
+    assert server.calls == ["list ns", "list more"]
+
+
+async def test_an_object_that_lost_its_label_is_gone(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, labels="pool", clock=clock)
+    server.put(A, pool="x")
+    server.put(B)
+    assert await store.refresh() == changes(A)
+    server.put(A)
+    store.wake(A)
+    store.wake(B)
+    assert await store.refresh() == changes(removed=(A,))
+
+
+async def test_what_cannot_be_read_stays_and_is_tried_again_later(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    server.put(A)
+    server.put(B)
+    await store.refresh()
+    server.broken = {A}
+    server.put(A)
+    server.put(B)
+    store.wake(A)
+    store.wake(B)
+    assert await store.refresh() == changes(B)
+    assert set(store.objects) == {A, B}
+    for wait in (1, 2, 4, 8, 16, 30, 30):
+        assert store.due_in() == pytest.approx(wait)
+        asked = len(server.calls)
+        with pytest.raises(Unavailable, match="it is away"):
+            await store.refresh()
+        assert len(server.calls) == asked, "not tried before its time"
+        clock.now += wait
+        with pytest.raises(Unavailable, match="it is away"):
+            await store.refresh()
+        assert len(server.calls) == asked + 1
+    server.broken = set()
+    clock.now += 30
+    assert await store.refresh() == changes(A)
+    assert store.due_in() > 30
+
+
+async def test_nothing_is_told_before_everything_was_listed_once(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "other"), clock=clock)
+    server.put(A)
+    server.put(OTHER)
+    server.broken = {"other"}
+    with pytest.raises(Unavailable):
+        await store.refresh()
+    server.broken = set()
+    clock.now += store.due_in()
+    assert await store.refresh() == changes(A, OTHER)
+    assert server.calls == ["list ns", "list other", "list other"]
+    assert store.complete
