@@ -8,13 +8,16 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench golden crds clean
+.PHONY: help demo test lint bench golden crds cluster-tools clean
 
 help: ## what can be done here
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/ready ## three unequal simulated regions behind one address; breaks them; under a minute
 	@$(RUN) aoai-operator demo $(ARGS)
+
+kind: ## a cluster in Docker with the operator, simulated regions and a call; needs docker, kind, kubectl, helm
+	@scripts/kind.sh
 
 test: .venv/ready ## unit, golden, property and real-Envoy tests
 	@$(RUN) pytest $(ARGS)
@@ -34,6 +37,9 @@ golden: .venv/ready ## rewrite the golden outputs (read the diff before you comm
 
 crds: .venv/ready ## write crds/*.yaml from the models
 	@$(RUN) aoai-operator crds --write crds
+
+cluster-tools: .venv/ready ## build the Kubernetes programs that the cluster tests need (10 to 15 minutes, once)
+	@$(RUN) python tests/support/cluster/toolchain.py
 
 clean: ## remove what the targets installed or made
 	rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench/out

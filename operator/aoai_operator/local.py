@@ -21,7 +21,7 @@ from prometheus_client import disable_created_metrics
 
 from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
 from aoai_operator.adapters.files_store import watch
-from aoai_operator.adapters.http import serve_http
+from aoai_operator.adapters.http import Checks, serve_http
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.adapters.manifests.reading import SUFFIXES
 from aoai_operator.adapters.pipe_log import access_log
@@ -233,7 +233,7 @@ class _Local:
             host=wanted.host,
             port=wanted.port,
             registry=self._metrics.registry,
-            healthy=self._publisher.settled_once.is_set,
+            checks=Checks(healthy={"Envoy has taken a configuration": self._publisher.settled_once.is_set}),
         )
         try:
             port = await stack.enter_async_context(serving)

@@ -25,6 +25,7 @@ MOST_TENANTS = 1_000
 """Tenants that get series of their own; those that come later are "other" until a restart."""
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+_CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROUTE = ("pool", "model", "endpoint", "region")
 _MOST_REMEMBERED = 20_000
 """Label sets of answers whose series are kept at hand; looking series up by labels costs more than counting."""
@@ -94,6 +95,13 @@ class Metrics:
             registry=registry,
         )
         self._restarts = Counter("aoai_envoy_restarts", "Deaths of the Envoy child.", registry=registry)
+        self._calls = Histogram(
+            "aoai_kube_call_duration_seconds",
+            "Calls to the API server. Result: the HTTP status; Unreachable, Timeout or Cancelled if there was none.",
+            ("verb", "resource", "result"),
+            buckets=_CALL_SECONDS,
+            registry=registry,
+        )
         build = Gauge("aoai_build_info", "Always 1; the version is in the label.", ("version",), registry=registry)
         build.labels(version("aoai-operator")).set(1)
 
@@ -167,6 +175,10 @@ class Metrics:
     def observed(self, overrides: Overrides) -> None:
         """Show the present states of all hosts, and of no others."""
         self._states.overrides = overrides
+
+    def called(self, *, verb: str, resource: str, result: str, seconds: float) -> None:
+        """Count a call to the API server (ports.KubeObserver)."""
+        self._calls.labels(verb, resource, result).observe(seconds)
 
     def envoy_restarted(self) -> None:
         """Count a death of the Envoy child."""

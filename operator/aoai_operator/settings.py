@@ -11,6 +11,8 @@ from pathlib import Path
 
 import certifi
 
+from aoai_operator.core.sidecar import PORT as SIDECAR_PORT
+
 _SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -124,3 +126,54 @@ class LocalSettings:
     max_connections: int = 50_000
     max_heap_bytes: int | None = None
     listen_tls: HostPort | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """What `aoai-operator run` runs with.
+
+    Attributes:
+        namespace: the operator's own, with its Lease and its certificates.
+        name: the release's name, the first part of the names of those.
+        identity: this replica among the others: the name of its pod.
+        address: where its peers reach this replica's gRPC, "host:port"; empty: it never tells anybody.
+        watch_namespaces: where pools and tenants are looked for; empty: everywhere.
+        xds_listen: where the gateways' proxies, and the peers, are served, by mTLS.
+        token_listen: where proxies in applications' pods are served, by TLS and their tokens; None: nowhere.
+        http_listen: where /healthz, /readyz and /metrics answer.
+        pod_directory: where the Envoy of this pod finds our socket, and we its log; None: there is no such Envoy.
+        gateways: the gateways whose proxies get certificates.
+        kubeconfig: None: the pod's service account, or else $KUBECONFIG.
+        trusted_ca: the PEM file, as this program and the Envoys see it, of the CAs that sign the endpoints'
+            certificates.
+        resync: how long until everything is read again, with or without a change.
+        secrets_interval: how long until a Secret is read again.
+        lease_duration: how long a leader that is silent is believed to live.
+        hold_off: how long the resources must be quiet after a change before they are compiled.
+        hold_off_max: the longest time that a stream of changes can put that off.
+        publish_interval: the shortest time between two publications; observations are batched within it.
+        gateway_http, gateway_https: where a gateway's Envoys listen.
+        sidecar_http: where the Envoy in an application's pod listens.
+    """
+
+    namespace: str
+    name: str
+    identity: str
+    address: str
+    watch_namespaces: tuple[str, ...]
+    xds_listen: HostPort
+    token_listen: HostPort | None
+    http_listen: HostPort
+    pod_directory: Path | None
+    gateways: tuple[str, ...]
+    kubeconfig: Path | None
+    trusted_ca: Path
+    resync: float = 300.0
+    secrets_interval: float = 30.0
+    lease_duration: float = 15.0
+    hold_off: float = 0.1
+    hold_off_max: float = 0.5
+    publish_interval: float = 0.1
+    gateway_http: HostPort = HostPort("0.0.0.0", 8080)  # noqa: S104
+    gateway_https: HostPort = HostPort("0.0.0.0", 8443)  # noqa: S104
+    sidecar_http: HostPort = HostPort("127.0.0.1", SIDECAR_PORT)

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from support.cluster.control_plane import ControlPlane
+from support.cluster.house import House
 from support.cluster.toolchain import ToolchainError, tools
 
 
@@ -45,3 +46,12 @@ async def namespace(plane: ControlPlane) -> AsyncIterator[str]:
     """A namespace of the test's own."""
     async with plane.namespace() as name:
         yield name
+
+
+@pytest.fixture
+async def house(plane: ControlPlane, namespace: str) -> AsyncIterator[House]:
+    """The chart's operator and one Envoy of its gateway, alone in a namespace."""
+    async with House(plane, namespace) as made:
+        await made.release.start_operator()
+        await made.release.start_gateway()
+        yield made

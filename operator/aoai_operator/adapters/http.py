@@ -1,23 +1,38 @@
-"""Serves /metrics and /healthz of the operator itself."""
+"""Serves /metrics, /healthz and /readyz of the operator itself."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, exposition
 
 _PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
+Check = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What must hold, by what people should read when it does not.
+
+    Attributes:
+        healthy: else the process should be restarted.
+        ready: else nobody should be sent to it; whatever is not healthy is not ready either.
+    """
+
+    healthy: Mapping[str, Check]
+    ready: Mapping[str, Check] = field(default_factory=dict)
+
 
 @asynccontextmanager
-async def serve_http(
-    *, host: str, port: int, registry: CollectorRegistry, healthy: Callable[[], bool]
-) -> AsyncIterator[int]:
+async def serve_http(*, host: str, port: int, registry: CollectorRegistry, checks: Checks) -> AsyncIterator[int]:
     """Serve while the block runs; its value is the port, for `port` 0 the one that was free.
 
-    /metrics is the registry in Prometheus' text form. /healthz is 200 while `healthy()`, 503 otherwise.
+    /metrics is the registry in Prometheus' text form. /healthz and /readyz are 200 while their checks hold, else 503
+    with those that do not, one a line.
 
     Raises:
         OSError: the address cannot be bound.
@@ -28,10 +43,13 @@ async def serve_http(
         return web.Response(body=body, headers={"content-type": _PROMETHEUS_TEXT})
 
     async def healthz(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if healthy() else web.Response(text="not ready\n", status=503)
+        return _verdict(checks.healthy)
+
+    async def readyz(_request: web.Request) -> web.Response:
+        return _verdict({**checks.healthy, **checks.ready})
 
     app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz)])
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -40,3 +58,10 @@ async def serve_http(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _verdict(checks: Mapping[str, Check]) -> web.Response:
+    failing = [name for name, holds in checks.items() if not holds()]
+    if failing:
+        return web.Response(text="".join(f"not yet: {name}\n" for name in failing), status=503)
+    return web.Response(text="ok\n")

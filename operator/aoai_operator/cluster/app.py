@@ -1,0 +1,379 @@
+"""The composition root of `aoai-operator run`: see the package for how the parts stand to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+from ssl import SSLError
+
+import structlog
+from prometheus_client import disable_created_metrics
+
+from aoai_operator.adapters.grpc_server import ServerCertificate, serving, serving_tls
+from aoai_operator.adapters.http import Checks, serve_http
+from aoai_operator.adapters.identity import Identities
+from aoai_operator.adapters.kube.access import AccessError
+from aoai_operator.adapters.kube.bridge import Bridge, Wake, Watched
+from aoai_operator.adapters.kube.client import Kube
+from aoai_operator.adapters.kube.events import EventPoster
+from aoai_operator.adapters.kube.fence import Fenced
+from aoai_operator.adapters.kube.lease import Election, LeaseTiming
+from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, QUOTAS, SECRETS
+from aoai_operator.adapters.kube.secrets import SecretReader
+from aoai_operator.adapters.kube.store import ObjectStore
+from aoai_operator.adapters.kube.tokens import TokenReviews
+from aoai_operator.adapters.otlp_log import LogServer
+from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
+from aoai_operator.adapters.pipe_log import access_log
+from aoai_operator.adapters.probe import HttpProber
+from aoai_operator.adapters.resolver import SystemResolver
+from aoai_operator.adapters.stopping import Stop, stop_signals, until
+from aoai_operator.cluster.gateways import Gateways
+from aoai_operator.cluster.leading import Leading
+from aoai_operator.cluster.resources import Resources
+from aoai_operator.cluster.serving import Serving
+from aoai_operator.cluster.writer import Writer
+from aoai_operator.control_plane import ControlPlane
+from aoai_operator.core.audience import Audience, Placement
+from aoai_operator.core.configmaps import POOL_LABEL
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.identity import PeerKind
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.pki import Certificate, KeyPair
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+from aoai_operator.metrics import Metrics
+from aoai_operator.runners.accounting import Accounting
+from aoai_operator.runners.certificates import Certificates, server_name
+from aoai_operator.runners.observing import Observer
+from aoai_operator.runners.peering import Peering
+from aoai_operator.runners.probing import Probing
+from aoai_operator.settings import ClusterSettings
+
+_log = structlog.get_logger("run")
+
+TOKEN_AUDIENCE = "aoai.dev"  # noqa: S105
+"""For whom a sidecar's service-account token must have been made."""
+
+
+class StartError(Exception):
+    """It cannot start as asked: no credentials, a port in use. The message says which and why."""
+
+
+async def run_cluster(settings: ClusterSettings) -> None:
+    """Serve until SIGTERM, SIGINT or SIGHUP; then give the Lease back, and return.
+
+    Raises:
+        StartError: see there.
+    """
+    # A `_created` series beside each counter would nearly double what is scraped, and nothing asks for them.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        try:
+            api = await stack.enter_async_context(Kube.connected(settings.kubeconfig, observer=metrics))
+            operator = _Operator(settings, api, metrics)
+        except AccessError as error:
+            raise StartError(str(error)) from error
+        except SSLError as error:
+            raise StartError(f"{settings.trusted_ca} holds no certificate in PEM") from error
+        await operator.serve(stop)
+
+
+class _Operator:
+    """All parts of one replica, put together."""
+
+    def __init__(self, settings: ClusterSettings, api: Kube, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        own = PoolKey(settings.namespace, settings.name)
+        self._election = Election(
+            api,
+            own,
+            identity=settings.identity,
+            address=settings.address,
+            timing=LeaseTiming(duration=round(settings.lease_duration), deadline=settings.lease_duration * 2 / 3),
+        )
+        self._fenced = Fenced(api, self._election)
+        self._drive_envoys(api)
+        self._read_tables(api)
+        self._talk_to_peers()
+        self._lead_when_asked(api)
+        self._certificates = Certificates(
+            api=self._fenced,
+            secrets=SECRETS,
+            configmaps=CONFIG_MAPS,
+            namespace=settings.namespace,
+            name=settings.name,
+            gateways=settings.gateways,
+            leading=self._election.valid,
+            trusting=self._trusting,
+            served=self._certified,
+            now=lambda: datetime.now(UTC),
+        )
+        self._bridge = Bridge(
+            wake=self._woken,
+            serves=api.serves,
+            watched=(Watched(POOLS, status=True), Watched(QUOTAS, status=True), Watched(CONFIG_MAPS, POOL_LABEL)),
+            namespaces=settings.watch_namespaces,
+            kubeconfig=settings.kubeconfig,
+        )
+        self._certificate: ServerCertificate | None = None
+        self._certificate_there = asyncio.Event()
+        self._tls: PeerTls | None = None
+        self._listening = asyncio.Event()
+
+    def _drive_envoys(self, api: Kube) -> None:
+        settings = self._settings
+        self._observer = Observer(changed=self._observed, now=_now)
+        self._prober = HttpProber(ca_file=settings.trusted_ca)
+        self._probing = Probing(
+            prober=self._prober,
+            resolver=SystemResolver(),
+            observer=self._observer,
+            meters=self._metrics,
+            now=_now,
+        )
+        self._probing.lead(False)
+        self._identities = Identities(review=TokenReviews(api, audience=TOKEN_AUDIENCE))
+        self._plane = ControlPlane(
+            changed=self._proxies_changed,
+            meters=self._metrics,
+            identify=self._identities.audience,
+            opened=lambda audience: self._gateways.open(audience),  # noqa: PLW0108 - they need each other
+        )
+        self._gateways = Gateways(
+            plane=self._plane,
+            observing=self._observer,
+            settings=self._gateway_settings,
+            now=_now,
+            interval=settings.publish_interval,
+        )
+        for gateway in settings.gateways:
+            self._gateways.open(Audience(gateway, Placement.POD if settings.pod_directory else Placement.GATEWAY))
+
+    def _read_tables(self, api: Kube) -> None:
+        settings = self._settings
+        self._secrets = SecretReader(api, interval=settings.secrets_interval, changed=self._secrets_changed)
+        tables = ObjectStore(
+            api, CONFIG_MAPS, namespaces=settings.watch_namespaces, labels=POOL_LABEL, resync=settings.resync
+        )
+        self._serving = Serving(store=tables, secrets=self._secrets, deliver=self._deliver)
+
+    def _talk_to_peers(self) -> None:
+        self._peering = Peering(
+            observer=self._observer,
+            programming=self._gateways.programming,
+            probe_soon=self._probing.soon,
+            changed=self._progress,
+            now=_now,
+        )
+        replicas = partial(self._identities.admit, kinds={PeerKind.OPERATOR})
+        self._peer_server = PeerServer(accept=self._peering.accept, admit=replicas)
+        self._peer_client = PeerClient(
+            dial=self._peering.dial, tls=lambda: self._tls, own=self._settings.address or None
+        )
+        self._accounting = Accounting(observer=self._observer, probe_soon=self._peering.soon, meters=self._metrics)
+        self._logs = LogServer(self._accounting, identify=self._identities.audience, sees=self._gateways.sees)
+
+    def _lead_when_asked(self, api: Kube) -> None:
+        settings = self._settings
+        stores = (
+            ObjectStore(api, kind, namespaces=settings.watch_namespaces, resync=settings.resync)
+            for kind in (POOLS, QUOTAS)
+        )
+        resources = Resources(*stores)
+        self._events = EventPoster(self._fenced, instance=settings.identity)
+        self._leading = Leading(
+            resources=resources,
+            secrets=self._secrets,
+            serving=self._serving,
+            writer=lambda: Writer(api=self._fenced, resources=resources, serving=self._serving, events=self._events),
+            observe=self._observer.overrides,
+            programming=self._peering.programming,
+            now=_now,
+            hold_off=settings.hold_off,
+            hold_off_max=settings.hold_off_max,
+        )
+        self._serving.changed = self._leading.tables_changed
+
+    async def serve(self, stop: Stop) -> None:
+        """Start the parts, serve until `stop`, and end them."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._prober)
+            await self._listen_to_the_pod(stack)
+            await self._serve_http(stack)
+            loops = (
+                self._bridge.run(),
+                self._secrets.run(),
+                self._serving.run(),
+                self._gateways.run(),
+                self._probing.run(),
+                self._events.run(),
+                self._certificates.run(),
+                self._peer_client.run(),
+                self._serve_proxies(),
+                self._lead(),
+                self._follow(),
+            )
+            tasks = [asyncio.create_task(loop) for loop in loops]
+            election = asyncio.create_task(self._election.run())
+            try:
+                await until(stop.asked, [*tasks, election])
+            finally:
+                for task in (*tasks, election):
+                    task.cancel()
+                await asyncio.gather(*tasks, election, return_exceptions=True)
+                await self._election.release()
+
+    async def _listen_to_the_pod(self, stack: AsyncExitStack) -> None:
+        directory = self._settings.pod_directory
+        if directory is None:
+            return
+        try:
+            await stack.enter_async_context(access_log(directory / "access.log", self._accounting))
+            await stack.enter_async_context(
+                serving(f"unix:{directory / 'operator.sock'}", [self._plane.server.handler()])
+            )
+        except OSError as error:
+            raise StartError(f"cannot serve the Envoy of this pod in {directory}: {error}") from error
+
+    async def _serve_http(self, stack: AsyncExitStack) -> None:
+        wanted = self._settings.http_listen
+        checks = Checks(
+            healthy={"the watch is alive": self._bridge.alive},
+            ready={
+                "the routing tables are read": self._serving.ready.is_set,
+                "proxies are served": self._listening.is_set,
+            },
+        )
+        try:
+            await stack.enter_async_context(
+                serve_http(host=wanted.host, port=wanted.port, registry=self._metrics.registry, checks=checks)
+            )
+        except OSError as error:
+            raise StartError(f"cannot listen on {wanted}: {error.strerror}") from error
+
+    async def _serve_proxies(self) -> None:
+        """Serve proxies and peers by TLS, from the first certificate on."""
+        await self._serving.ready.wait()
+        await self._probing.names_tried()
+        await self._certificate_there.wait()
+        if self._certificate is None:
+            raise AssertionError("a certificate is there")
+        handlers = [self._plane.server.handler(), self._logs.handler(), self._peer_server.handler()]
+        tokens = self._settings.token_listen
+        serving_them = serving_tls(
+            handlers,
+            certificate=self._certificate,
+            certificates=str(self._settings.xds_listen),
+            tokens=str(tokens) if tokens else None,
+        )
+        async with serving_them:
+            self._listening.set()
+            await asyncio.Event().wait()
+
+    async def _lead(self) -> None:
+        """Lead whenever the Lease is ours, and stop at once when it is not."""
+        while True:
+            await self._election.leading.wait()
+            self._certificates.wake()
+            self._peer_server.lead(True)
+            self._share_probing()
+            term = asyncio.create_task(self._leading.run())
+            try:
+                await until(self._election.following, [term])
+            finally:
+                self._peer_server.lead(False)
+                self._share_probing()
+                term.cancel()
+                await asyncio.gather(term, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        """Follow whoever holds the Lease."""
+        while True:
+            self._peer_client.follow(self._election.holder_address or None)
+            await asyncio.sleep(_LOOK)
+
+    def _woken(self, wake: Wake) -> None:
+        if wake.resource == CONFIG_MAPS:
+            self._serving.wake(wake.key)
+        else:
+            self._leading.wake(wake.resource, wake.key)
+
+    def _deliver(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
+        self._metrics.follow(tables.values())
+        self._observer.follow(tables.values())
+        self._peering.tables_changed()
+        self._probing.follow(tables.values(), secrets)
+        self._gateways.want(tables, secrets)
+
+    def _observed(self) -> None:
+        self._metrics.observed(self._observer.overrides(_now()))
+        self._gateways.observed()
+        self._peering.hosts_changed()
+        self._leading.observations_changed()
+
+    def _proxies_changed(self) -> None:
+        self._peering.proxies_changed()
+        self._leading.observations_changed()
+
+    def _progress(self) -> None:
+        self._share_probing()
+        self._leading.observations_changed()
+
+    def _share_probing(self) -> None:
+        """Probe, unless a leader does it for us: while the API server is away nobody leads."""
+        self._probing.lead(self._election.valid() or not self._peering.linked)
+
+    def _secrets_changed(self) -> None:
+        self._serving.secrets_changed()
+        self._leading.secrets_changed()
+
+    def _certified(self, pair: KeyPair, trusted: tuple[Certificate, ...]) -> None:
+        settings = self._settings
+        self._tls = PeerTls(pair, trusted, server_name(settings.namespace, settings.name))
+        if self._certificate is None:
+            self._certificate = ServerCertificate(pair, trusted)
+            self._certificate_there.set()
+        else:
+            self._certificate.renew(pair, trusted)
+
+    def _trusting(self) -> set[str]:
+        """Return the namespaces whose pods may carry pools."""
+        if self._settings.token_listen is None:
+            return set()
+        found: set[str] = set()
+        for table in self._serving.tables.values():
+            if table.sidecars:
+                named = {t.namespace for t in table.tenants} if "*" in table.namespaces else set(table.namespaces)
+                found |= named
+        return found & set(self._settings.watch_namespaces) if self._settings.watch_namespaces else found
+
+    def _gateway_settings(self, audience: Audience) -> GatewaySettings:
+        settings = self._settings
+        sidecar = audience.placement is Placement.SIDECAR
+        listen = settings.sidecar_http if sidecar else settings.gateway_http
+        pipe = settings.pod_directory / "access.log" if settings.pod_directory else None
+        return GatewaySettings(
+            gateway=audience.gateway,
+            listen_host=listen.host,
+            listen_port=listen.port,
+            tls_host=None if sidecar else settings.gateway_https.host,
+            tls_port=None if sidecar else settings.gateway_https.port,
+            access_log=str(pipe) if pipe and audience.placement is Placement.POD else None,
+            trusted_ca=str(settings.trusted_ca),
+        )
+
+
+_LOOK = 0.5
+"""Seconds between two looks at who leads."""
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

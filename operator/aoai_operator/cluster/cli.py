@@ -1,0 +1,144 @@
+"""The command `aoai-operator run`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+
+from aoai_operator.adapters import logs
+from aoai_operator.core.api import parse_duration
+from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, system_trust
+
+USAGE = 2
+FAILED = 3
+
+EXAMPLES = """Examples:
+
+  aoai-operator run --namespace aoai-system --watch-namespace ai --watch-namespace search
+
+  aoai-operator run --kubeconfig ~/.kube/config --namespace aoai-system --identity laptop --log-format text
+
+Every option can be given by the environment as well, as AOAI_ and its name: AOAI_WATCH_NAMESPACE="ai search". In a
+cluster the chart sets all of them. Ends with 0 on SIGTERM, after it gave the Lease back; with 2 when it cannot start as
+asked, with 3 when it failed.
+"""
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text) / timedelta(seconds=1)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
+    variable = "AOAI_" + name.removeprefix("--").split("/")[0].replace("-", "_").upper()
+    found: typer.models.OptionInfo = typer.Option(name, envvar=variable, help=help_text, **more)
+    return found
+
+
+def run(
+    *,
+    namespace: Annotated[str, _option("--namespace", "The operator's own namespace.")],
+    identity: Annotated[str, _option("--identity", "This replica's name: its pod's.")],
+    name: Annotated[
+        str, _option("--name", "First part of the names of the Lease and the certificates.")
+    ] = "aoai-operator",
+    address: Annotated[
+        str, _option("--address", "HOST:PORT at which the other replicas reach this one's xDS port. Default: not.")
+    ] = "",
+    watch_namespace: Annotated[
+        list[str] | None, _option("--watch-namespace", "Look for pools and tenants here only; may be repeated.")
+    ] = None,
+    xds_listen: Annotated[
+        HostPort,
+        _option("--xds-listen", "Where proxies are served, by TLS.", metavar="HOST:PORT", parser=HostPort.parse),
+    ] = "0.0.0.0:18000",  # type: ignore[assignment]
+    http_listen: Annotated[
+        HostPort,
+        _option("--http-listen", "/healthz, /readyz, /metrics.", metavar="HOST:PORT", parser=HostPort.parse),
+    ] = "0.0.0.0:8081",  # type: ignore[assignment]
+    pod_directory: Annotated[
+        Path | None,
+        _option("--pod-directory", "Directory shared with an Envoy in this pod: our socket, its log. Default: none."),
+    ] = None,
+    gateway: Annotated[
+        list[str] | None, _option("--gateway", "A gateway whose proxies get certificates; may be repeated.")
+    ] = None,
+    token_listen: Annotated[
+        HostPort | None,
+        _option(
+            "--token-listen",
+            "Where proxies in applications' pods are served. Default: nowhere.",
+            metavar="HOST:PORT",
+            parser=HostPort.parse,
+        ),
+    ] = None,
+    gateway_http: Annotated[
+        HostPort,
+        _option("--gateway-http", "Where gateways' Envoys listen.", metavar="HOST:PORT", parser=HostPort.parse),
+    ] = "0.0.0.0:8080",  # type: ignore[assignment]
+    gateway_https: Annotated[
+        HostPort,
+        _option("--gateway-https", "The same, for HTTPS.", metavar="HOST:PORT", parser=HostPort.parse),
+    ] = "0.0.0.0:8443",  # type: ignore[assignment]
+    kubeconfig: Annotated[
+        Path | None,
+        _option("--kubeconfig", "Credentials. Default: the pod's, else $KUBECONFIG.", exists=True, dir_okay=False),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        _option("--ca-file", "PEM file of the CAs of the endpoints' certificates.", exists=True, dir_okay=False),
+    ] = None,
+    resync: Annotated[
+        float, _option("--resync", "How long until everything is read again.", metavar="DURATION", parser=_seconds)
+    ] = "5m",  # type: ignore[assignment]
+    secrets_interval: Annotated[
+        float,
+        _option("--secrets-interval", "How long until a Secret is read again.", metavar="DURATION", parser=_seconds),
+    ] = "30s",  # type: ignore[assignment]
+    lease_duration: Annotated[
+        float,
+        _option("--lease-duration", "How long a silent leader is believed.", metavar="DURATION", parser=_seconds),
+    ] = "15s",  # type: ignore[assignment]
+    log_format: Annotated[LogFormat, _option("--log-format", "How log lines look.")] = LogFormat.JSON,
+    log_level: Annotated[LogLevel, _option("--log-level", "Least important lines shown.")] = LogLevel.INFO,
+) -> None:
+    """Run the operator in Kubernetes: watch pools and tenants, and drive the Envoys of the gateways."""
+    # kopf and the Kubernetes client take a second to import, and only this command needs them.
+    from aoai_operator.cluster.app import StartError, run_cluster  # noqa: PLC0415
+
+    logs.configure(json=log_format is LogFormat.JSON, level=log_level.value)
+    settings = ClusterSettings(
+        namespace=namespace,
+        name=name,
+        identity=identity,
+        address=address,
+        watch_namespaces=tuple(watch_namespace or ()),
+        xds_listen=xds_listen,
+        http_listen=http_listen,
+        pod_directory=pod_directory,
+        gateways=tuple(gateway or ("default",)),
+        token_listen=token_listen,
+        gateway_http=gateway_http,
+        gateway_https=gateway_https,
+        kubeconfig=kubeconfig,
+        trusted_ca=ca_file or system_trust(),
+        resync=resync,
+        secrets_interval=secrets_interval,
+        lease_duration=lease_duration,
+    )
+    try:
+        asyncio.run(run_cluster(settings))
+    except StartError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(USAGE) from None
+    except Exception as error:  # noqa: BLE001 - whatever it was, the exit code tells it from a wrong use
+        structlog.get_logger("run").exception("failed")
+        typer.secho(f"error: failed while running: {error}", fg="red", err=True)
+        raise typer.Exit(FAILED) from None

@@ -1,0 +1,113 @@
+"""The gateways that this replica drives: one publisher for each audience of proxies, made when its first one comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from aoai_operator.control_plane import ControlPlane, Gateway
+from aoai_operator.core.audience import Audience
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.world import Programming
+from aoai_operator.runners.publish import Observing, Publisher
+
+_log = structlog.get_logger("gateways")
+
+
+@dataclass(frozen=True)
+class _Driven:
+    publisher: Publisher
+    gateway: Gateway
+
+
+class Gateways:
+    """Hands each audience the tables that it may see, and knows how far its Envoys are with them."""
+
+    def __init__(
+        self,
+        *,
+        plane: ControlPlane,
+        observing: Observing,
+        settings: Callable[[Audience], GatewaySettings],
+        now: Callable[[], int],
+        interval: float,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            plane: serves the Envoys.
+            observing: what was observed of the hosts.
+            settings: gives the settings of an audience's Envoys.
+            now: gives milliseconds of the Unix epoch.
+            interval: the shortest time between two publications to an audience, in seconds.
+        """
+        self._plane = plane
+        self._observing = observing
+        self._settings = settings
+        self._now = now
+        self._interval = interval
+        self._driven: dict[Audience, _Driven] = {}
+        self._tables: Mapping[PoolKey, RoutingTable] = {}
+        self._secrets: Mapping[SecretRef, SecretValue] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def open(self, audience: Audience) -> None:
+        """Drive an audience from now on; again is the same as once."""
+        if audience in self._driven:
+            return
+        gateway: Gateway
+        publisher = Publisher(
+            settings=self._settings(audience),
+            observing=self._observing,
+            publish=lambda snapshot: gateway.publish(snapshot),  # noqa: PLW0108 - they need each other
+            now=self._now,
+            interval=self._interval,
+        )
+        gateway = self._plane.add(str(audience), refused=publisher.refused, settled=publisher.settled)
+        self._driven[audience] = _Driven(publisher, gateway)
+        publisher.want(self._seen_by(audience), self._secrets)
+        if self._tasks is not None:
+            self._tasks.create_task(publisher.run())
+        _log.info("driving a gateway", audience=str(audience))
+
+    def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
+        """Take the tables and secrets that are in force now."""
+        self._tables, self._secrets = tables, secrets
+        for audience, driven in self._driven.items():
+            driven.publisher.want(self._seen_by(audience), secrets)
+
+    def observed(self) -> None:
+        """Publish soon: something was observed."""
+        for driven in self._driven.values():
+            driven.publisher.observed()
+
+    def programming(self) -> dict[PoolKey, list[Programming]]:
+        """Return how far the Envoys of this replica are, by pool, a part from each audience."""
+        found: dict[PoolKey, list[Programming]] = {}
+        for driven in self._driven.values():
+            for key, part in driven.publisher.programming(driven.gateway.programming).items():
+                found.setdefault(key, []).append(part)
+        return found
+
+    def sees(self, audience: Audience, pool: PoolKey) -> bool:
+        """Tell whether the proxies of an audience may carry a pool."""
+        table = self._tables.get(pool)
+        return table is not None and audience.sees(table)
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for driven in self._driven.values():
+                tasks.create_task(driven.publisher.run())
+            # A group ends with its last task; this one is kept for the audiences that come later.
+            tasks.create_task(asyncio.Event().wait())
+
+    def _seen_by(self, audience: Audience) -> dict[PoolKey, RoutingTable]:
+        return {key: table for key, table in self._tables.items() if audience.sees(table)}

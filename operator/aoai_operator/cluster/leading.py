@@ -1,0 +1,137 @@
+"""What only the leader does: compile pools and tenants, and have the outcome written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import structlog
+
+from aoai_operator.adapters.kube.secrets import SecretReader
+from aoai_operator.adapters.kube.store import Unavailable
+from aoai_operator.cluster.resources import Resources
+from aoai_operator.cluster.serving import Serving
+from aoai_operator.cluster.writer import Writer
+from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.world import Programming, World
+from aoai_operator.ports import Resource
+from aoai_operator.runners.reconcile import Reconciler
+
+_log = structlog.get_logger("leading")
+
+_SECRETS_WITHIN = 5.0
+"""Seconds to wait for Secrets that were not read yet; without them a new pool would be told that they are missing."""
+
+
+class Leading:
+    """Compiles and writes, for as long as it is let."""
+
+    def __init__(
+        self,
+        *,
+        resources: Resources,
+        secrets: SecretReader,
+        serving: Serving,
+        writer: Callable[[], Writer],
+        observe: Callable[[int], Overrides],
+        programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
+        now: Callable[[], int],
+        hold_off: float,
+        hold_off_max: float,
+    ) -> None:
+        """Take the ways in and out.
+
+        Args:
+            resources: the pools and tenants.
+            secrets: reads what they refer to.
+            serving: has the tables that serve: what is held, or cannot be compiled, stays as it is there.
+            writer: makes the one that writes during one term.
+            observe: gives what was observed of the hosts, as of a time.
+            programming: gives how far the Envoys of all replicas are.
+            now: gives milliseconds of the Unix epoch.
+            hold_off: seconds of quiet to wait for after a wake.
+            hold_off_max: seconds that an unquiet time can put a pass off.
+        """
+        self._resources = resources
+        self._secrets = secrets
+        self._serving = serving
+        self._new_writer = writer
+        self._observe = observe
+        self._programming = programming
+        self._now = now
+        self._hold_off = hold_off
+        self._hold_off_max = hold_off_max
+        self._reconciler: Reconciler | None = None
+        self._writer: Writer | None = None
+
+    def wake(self, resource: Resource, key: PoolKey | None) -> None:
+        """Read a pool or a tenant again soon; None: all of that kind."""
+        self._resources.wake(resource, key)
+        if self._reconciler is not None:
+            self._reconciler.resources_changed()
+
+    def secrets_changed(self) -> None:
+        """Compile again soon: a Secret changed."""
+        if self._reconciler is not None:
+            self._reconciler.resources_changed()
+
+    def observations_changed(self) -> None:
+        """Work the statuses out again soon."""
+        if self._reconciler is not None:
+            self._reconciler.observations_changed()
+
+    def tables_changed(self) -> None:
+        """See to it that the ConfigMaps are what they should be: one of them changed."""
+        if self._writer is not None:
+            self._writer.look_again()
+
+    async def run(self) -> None:
+        """Lead until cancelled. It starts from what is on the API server, and not from what it knew before."""
+        # What serves must be known before anything is written, or a pool that is held would lose its table.
+        await self._serving.ready.wait()
+        self._writer = writer = self._new_writer()
+        self._reconciler = reconciler = Reconciler(
+            load=self._load,
+            observe=self._observe,
+            programming=self._programming,
+            deliver=self._deliver,
+            now=self._now,
+            hold_off=self._hold_off,
+            hold_off_max=self._hold_off_max,
+        )
+        reconciler.resources_changed()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(reconciler.run())
+                tasks.create_task(writer.run())
+                tasks.create_task(self._resync(reconciler))
+        finally:
+            self._reconciler = self._writer = None
+            self._secrets.want("resources", ())
+
+    async def _resync(self, reconciler: Reconciler) -> None:
+        """Wake for what nobody woke for: a resync, and what could not be read before."""
+        while True:
+            await asyncio.sleep(max(1.0, self._resources.due_in()))
+            if not self._resources.due_in():
+                reconciler.resources_changed()
+
+    async def _load(self) -> World:
+        try:
+            await self._resources.refresh()
+        except Unavailable as error:
+            if not self._resources.complete:
+                raise
+            _log.warning("the resources cannot be read, what was read last stays", why=str(error))
+        self._secrets.want("resources", self._resources.refs())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SECRETS_WITHIN):
+                await self._secrets.settled()
+        return self._resources.world(self._secrets.values, self._serving.tables)
+
+    def _deliver(self, _world: World, compiled: Compiled) -> None:
+        if self._writer is not None:
+            self._writer.want(compiled)

@@ -1,0 +1,145 @@
+"""Pools and tenants as the API server has them: parsed when they change, with what their statuses say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from aoai_operator.adapters.kube.store import ObjectStore
+from aoai_operator.core.api import (
+    AOAIBackendPool,
+    AOAIBackendPoolStatus,
+    Invalid,
+    Parsed,
+    TenantQuota,
+    TenantQuotaStatus,
+    parse,
+)
+from aoai_operator.core.credentials import reference
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import TLS_ENTRIES, RoutingTable
+from aoai_operator.core.world import World
+from aoai_operator.ports import JsonObject, Resource
+
+Named = tuple[str, PoolKey]
+"""A resource by its kind and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    version: str
+    parsed: Parsed | Invalid
+    generation: int
+
+
+class Resources:
+    """Reads pools and tenants; an object is parsed again only when its version is another one."""
+
+    def __init__(self, pools: ObjectStore, quotas: ObjectStore) -> None:
+        """Take the stores."""
+        self._stores = {AOAIBackendPool.KIND: pools, TenantQuota.KIND: quotas}
+        self._read: dict[Named, _Read] = {}
+
+    async def refresh(self) -> None:
+        """Read what was woken.
+
+        Raises:
+            Unavailable: the API server does not answer; what was read before stays.
+        """
+        for store in self._stores.values():
+            await store.refresh()
+        self._read = await asyncio.to_thread(self._parsed)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of them were read at least once."""
+        return all(store.complete for store in self._stores.values())
+
+    def wake(self, resource: Resource, key: PoolKey | None) -> None:
+        """Note that an object may have changed; None: any of its kind."""
+        self._stores[resource.kind].wake(key)
+
+    def due_in(self) -> float:
+        """Return the seconds after which a refresh is needed though nothing is woken."""
+        return min(store.due_in() for store in self._stores.values())
+
+    def _parsed(self) -> dict[Named, _Read]:
+        read = {}
+        for kind, store in self._stores.items():
+            for key, raw in tuple(store.objects.items()):
+                metadata = raw["metadata"]
+                version, known = metadata["resourceVersion"], self._read.get((kind, key))
+                if known is None or known.version != version:
+                    # `metadata` has much that is the API server's own; a status is read by status_of.
+                    spec = {"apiVersion": raw["apiVersion"], "kind": kind, "spec": raw.get("spec")}
+                    known = _Read(version, parse({**spec, "metadata": metadata}), metadata["generation"])
+                read[kind, key] = known
+        return read
+
+    def pools(self) -> Iterator[AOAIBackendPool]:
+        """Yield the pools that are valid in themselves."""
+        return (r.parsed for r in self._read.values() if isinstance(r.parsed, AOAIBackendPool))
+
+    def quotas(self) -> Iterator[TenantQuota]:
+        """Yield the tenants that are valid in themselves."""
+        return (r.parsed for r in self._read.values() if isinstance(r.parsed, TenantQuota))
+
+    def invalid(self) -> Iterator[tuple[Named, Invalid, int]]:
+        """Yield what cannot be used, what is wrong with it, and its generation."""
+        return ((n, r.parsed, r.generation) for n, r in self._read.items() if isinstance(r.parsed, Invalid))
+
+    def refs(self) -> frozenset[SecretRef]:
+        """Return the entries of Secrets that pools and tenants refer to."""
+        found = {
+            reference(pool.metadata.namespace, endpoint.auth.api_key.secret_ref)
+            for pool in self.pools()
+            for endpoint in pool.spec.endpoints
+        }
+        for pool in self.pools():
+            if pool.spec.gateway.tls is not None:
+                name = pool.spec.gateway.tls.secret_ref.name
+                found.update(SecretRef(pool.metadata.namespace, name, key) for key in TLS_ENTRIES)
+        for quota in self.quotas():
+            found.update(reference(quota.metadata.namespace, i.api_key.secret_ref) for i in quota.spec.identities)
+        return frozenset(found)
+
+    def world(self, secrets: Mapping[SecretRef, SecretValue], last_good: Mapping[PoolKey, RoutingTable]) -> World:
+        """Return the world of what was read, with the statuses that are on the API server."""
+        pools, quotas = tuple(self.pools()), tuple(self.quotas())
+        return World(
+            pools=pools,
+            quotas=quotas,
+            secrets=secrets,
+            last_good=last_good,
+            invalid=frozenset(key for (kind, key), _, _ in self.invalid() if kind == AOAIBackendPool.KIND),
+            pool_statuses={pool.key: known for pool in pools if (known := self.pool_status(pool.key))},
+            quota_statuses={quota.key: told for quota in quotas if (told := self.quota_status(quota.key))},
+        )
+
+    def object(self, kind: str, key: PoolKey) -> JsonObject | None:
+        """Return an object as it was read last."""
+        return self._stores[kind].objects.get(key)
+
+    def put(self, item: JsonObject) -> None:
+        """Take an object as the server answered it to a write of ours."""
+        self._stores[item["kind"]].put(item)
+
+    def pool_status(self, key: PoolKey) -> AOAIBackendPoolStatus | None:
+        """Return what the status of a pool says on the API server; None for nothing that we could have written."""
+        raw = self._stores[AOAIBackendPool.KIND].objects.get(key, {}).get("status")
+        try:
+            return AOAIBackendPoolStatus.model_validate(raw) if raw else None
+        except ValidationError:
+            return None
+
+    def quota_status(self, key: PoolKey) -> TenantQuotaStatus | None:
+        """Return what the status of a tenant says on the API server; None for nothing that we could have written."""
+        raw = self._stores[TenantQuota.KIND].objects.get(key, {}).get("status")
+        try:
+            return TenantQuotaStatus.model_validate(raw) if raw else None
+        except ValidationError:
+            return None

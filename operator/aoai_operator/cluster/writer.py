@@ -1,0 +1,153 @@
+"""Brings ConfigMaps and statuses to what was compiled: only what differs, and for each object only the last word."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+import structlog
+
+from aoai_operator.adapters.kube.events import EventPoster
+from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, QUOTAS
+from aoai_operator.cluster.resources import Resources
+from aoai_operator.cluster.serving import Serving
+from aoai_operator.core import configmaps
+from aoai_operator.core.api import AOAIBackendPoolStatus, TenantQuotaStatus
+from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.events import Event, pool_events, quota_events
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.table import RoutingTable
+from aoai_operator.ports import KubeApi, KubeError, Resource
+
+_log = structlog.get_logger("writer")
+
+_AT_ONCE = 8
+_PAUSE = 0.1
+"""Seconds between two passes: what comes meanwhile is written once."""
+_QUIET = 2.0
+"""Seconds between two writes of a status for its endpoints' sake alone: a region that throttles comes and goes."""
+_RETRY, _LONGEST_RETRY = 1.0, 30.0
+_GONE = 404
+_CONFLICT = 409
+
+Job = Callable[[], Awaitable[None]]
+Status = AOAIBackendPoolStatus | TenantQuotaStatus
+
+
+class Writer:
+    """Writes for one term of a leader. What failed is tried again, with the state that is wanted then."""
+
+    def __init__(self, *, api: KubeApi, resources: Resources, serving: Serving, events: EventPoster) -> None:
+        """Take the API server, where only a leader's writes succeed, what is there, and who posts Events."""
+        self._api = api
+        self._resources = resources
+        self._serving = serving
+        self._events = events
+        self._compiled = Compiled({}, {}, {}, ())
+        self._wake = asyncio.Event()
+        self._limit = asyncio.Semaphore(_AT_ONCE)
+        self._retry = _RETRY
+        self._written: dict[tuple[str, PoolKey], Status] = {}
+        self._quiet_until: dict[PoolKey, float] = {}
+
+    def want(self, compiled: Compiled) -> None:
+        """Take what was compiled last."""
+        self._compiled = compiled
+        self._wake.set()
+
+    def look_again(self) -> None:
+        """Compare again soon: somebody changed a ConfigMap."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            results = await asyncio.gather(*(self._tried(job) for job in self._jobs()))
+            if not all(results):
+                asyncio.get_running_loop().call_later(self._retry, self._wake.set)
+            self._retry = _RETRY if all(results) else min(2 * self._retry, _LONGEST_RETRY)
+            await asyncio.sleep(_PAUSE)
+
+    def _jobs(self) -> Iterator[Job]:
+        """Yield what there is to do, an object at a time."""
+        compiled = self._compiled
+        for key, table in compiled.tables.items():
+            if not self._serving.holds(table) and (pool := self._resources.object(POOLS.kind, key)):
+                yield partial(self._write_table, table, pool["metadata"]["uid"])
+        for key, wanted in compiled.pool_statuses.items():
+            before = self._resources.pool_status(key)
+            if self._differs(POOLS, key, before, wanted) and not self._postponed(key, before, wanted):
+                yield partial(self._write_status, POOLS, key, wanted, pool_events(before, wanted))
+        for key, status in compiled.quota_statuses.items():
+            known = self._resources.quota_status(key)
+            if self._differs(QUOTAS, key, known, status):
+                yield partial(self._write_status, QUOTAS, key, status, quota_events(known, status))
+
+    def _differs(self, resource: Resource, key: PoolKey, before: Status | None, wanted: Status) -> bool:
+        """Tell whether a status is to be written.
+
+        One that cannot be read, as a newer version of this operator may leave it, is written once, and not for ever.
+        """
+        if self._resources.object(resource.kind, key) is None:
+            return False
+        return wanted not in (before, self._written.get((resource.kind, key)) if before is None else None)
+
+    def _postponed(self, key: PoolKey, before: AOAIBackendPoolStatus | None, wanted: AOAIBackendPoolStatus) -> bool:
+        """Tell whether it can wait: only the states of its endpoints changed, and it was written a moment ago."""
+        if before is None or _facts(before) != _facts(wanted):
+            return False
+        loop = asyncio.get_running_loop()
+        left = self._quiet_until.get(key, 0.0) - loop.time()
+        if left > 0:
+            loop.call_later(left, self._wake.set)
+        return left > 0
+
+    async def _write_table(self, table: RoutingTable, uid: str) -> None:
+        wanted = configmaps.manifests(table, uid)
+        for manifest in wanted:
+            self._serving.put(await self._api.apply(CONFIG_MAPS, manifest))
+        names = {manifest["metadata"]["name"] for manifest in wanted}
+        for key in self._serving.names(table.key):
+            if key.name not in names:
+                await self._api.delete(CONFIG_MAPS, key)
+        _log.info("a routing table is written", pool=str(table.key), revision=table.revision)
+
+    async def _write_status(self, resource: Resource, key: PoolKey, status: Status, events: Iterator[Event]) -> None:
+        known = self._resources.object(resource.kind, key)
+        if known is None:
+            return
+        metadata = {"namespace": key.namespace, "name": key.name, "uid": known["metadata"]["uid"]}
+        # The default belongs to a status that nobody has written: what is not said here would be the API server's.
+        body = {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": metadata,
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        self._resources.put(await self._api.apply(resource, body, status=True))
+        self._written[resource.kind, key] = status
+        self._quiet_until[key] = asyncio.get_running_loop().time() + _QUIET
+        for event in events:
+            self._events.post(known, event.type, reason=event.reason, message=event.message, action="Reconcile")
+
+    async def _tried(self, job: Job) -> bool:
+        """Do a job; tell whether it is done, or will never be."""
+        async with self._limit:
+            try:
+                await job()
+            except KubeError as error:
+                if error.status in (_GONE, _CONFLICT):
+                    # The object is gone, or another one has its name: a wake came, or comes, for it.
+                    return True
+                _log.warning("a write failed, and is tried again", why=error.message, reason=error.reason)
+                return False
+            return True
+
+
+def _facts(status: AOAIBackendPoolStatus) -> object:
+    """Return what is written at once when it changes."""
+    conditions = [(c.type, c.status, c.reason, c.observed_generation) for c in status.conditions]
+    return conditions, status.routing_table, status.proxies

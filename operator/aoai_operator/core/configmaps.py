@@ -1,0 +1,172 @@
+"""Routing tables as ConfigMaps: `<pool>-routing`, and for many tenants `<pool>-tenants-<n>` beside it. Pure.
+
+The API server bounds an object to about 1 MB, and every change of one sends it whole to all who watch: so tenants that
+do not fit are spread over shards by a hash of their names, and one more tenant changes one shard. A reader takes the
+parts of one writing only, by their digests, and takes nothing that anybody edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from aoai_operator.core.api import API_VERSION, AOAIBackendPool
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.table import RoutingTable
+
+Json = dict[str, Any]
+
+POOL_LABEL = "aoai.dev/pool"
+"""The label with the pool's name, by which the ConfigMaps are found."""
+MANAGED_BY = {"app.kubernetes.io/managed-by": "aoai-operator"}
+REVISION = "aoai.dev/revision"
+"""The annotation with the table's revision, for people."""
+
+_TABLE, _TENANTS = "routing-table.yaml", "tenants.yaml"
+_INLINE = 100_000
+"""Characters up to which the tenants stay in the table's own ConfigMap."""
+_LARGEST = 400_000
+"""Characters of a shard."""
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the ConfigMaps of one pool hold.
+
+    Attributes:
+        table: the routing table, when it is whole.
+        refused: why it is not taken, in a sentence; empty while it is only being written.
+        tidy: whether everything is there, and nothing that should not be.
+    """
+
+    table: RoutingTable | None = None
+    refused: str = ""
+    tidy: bool = False
+
+
+def routing_name(pool: str) -> str:
+    """Return the name of the ConfigMap of a pool's table."""
+    return f"{pool}-routing"
+
+
+def manifests(table: RoutingTable, uid: str) -> tuple[Json, ...]:
+    """Return the ConfigMaps of a table, as they are applied; the one that names the others comes last.
+
+    Args:
+        table: the table.
+        uid: its pool's, which owns them: they go with it.
+    """
+    document = table.model_dump(mode="json")
+    tenants = document.pop("tenants")
+    revision = table.revision
+    if len(json.dumps(tenants)) <= _INLINE:
+        shards: list[str] = []
+        document["tenants"] = tenants
+    else:
+        shards = _shards(tenants)
+    made = [
+        _config_map(table, uid, shard_name(table.name, i), revision, {_TENANTS: text}) for i, text in enumerate(shards)
+    ]
+    head = {"revision": revision, "digest": _digest(document), "shards": [_text_digest(text) for text in shards]}
+    text = _dumped({**head, "table": document})
+    return (*made, _config_map(table, uid, routing_name(table.name), revision, {_TABLE: text}))
+
+
+def shard_name(pool: str, number: int) -> str:
+    """Return the name of a ConfigMap of tenants."""
+    return f"{pool}-tenants-{number}"
+
+
+def read(pool: PoolKey, present: Iterable[Mapping[str, Any]]) -> Read:
+    """Read the ConfigMaps that are there for a pool."""
+    by_name = {item["metadata"]["name"]: item.get("data") or {} for item in present}
+    name = routing_name(pool.name)
+    if name not in by_name:
+        return Read()
+    try:
+        return _read(pool, name, by_name)
+    except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError, AttributeError):
+        # What exactly is wrong with it would quote what somebody wrote there.
+        return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds no routing table that this version can read")
+
+
+def _read(pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]]) -> Read:
+    found = _loaded(by_name[name][_TABLE])
+    document = found["table"]
+    if _digest(document) != found["digest"]:
+        return Read(refused=f"the ConfigMap {pool.namespace}/{name} was edited: it is not what its digest says")
+    wanted = {shard_name(pool.name, i): digest for i, digest in enumerate(found["shards"])}
+    for shard, digest in wanted.items():
+        text = by_name.get(shard, {}).get(_TENANTS)
+        if text is None or _text_digest(text) != digest:
+            return Read()
+    if wanted:
+        parts = (_loaded(by_name[shard][_TENANTS]) for shard in wanted)
+        tenants = [tenant for part in parts for tenant in part]
+        document = {**document, "tenants": sorted(tenants, key=_tenant_key)}
+    table = RoutingTable.model_validate_json(json.dumps(document))
+    if table.key != pool:
+        return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds the table of the pool {table.key}")
+    return Read(table=table, tidy=by_name.keys() == {name, *wanted})
+
+
+def _shards(tenants: Sequence[Json]) -> list[str]:
+    """Return the texts of the fewest shards, a power of two of them, of which none is too large."""
+    count = 1
+    while True:
+        split: list[list[Json]] = [[] for _ in range(count)]
+        for tenant in tenants:
+            split[_place(tenant) % count].append(tenant)
+        texts = [_dumped(part) for part in split]
+        if max(map(len, texts)) <= _LARGEST or count >= len(tenants):
+            return texts
+        count *= 2
+
+
+def _place(tenant: Json) -> int:
+    return int.from_bytes(hashlib.sha256(_tenant_key(tenant).encode()).digest()[:4])
+
+
+def _tenant_key(tenant: Json) -> str:
+    return f"{tenant['namespace']}/{tenant['name']}"
+
+
+def _config_map(table: RoutingTable, uid: str, name: str, revision: str, data: Mapping[str, str]) -> Json:
+    owner = {"apiVersion": API_VERSION, "kind": AOAIBackendPool.KIND, "name": table.name, "uid": uid}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "namespace": table.namespace,
+            "name": name,
+            "labels": {**MANAGED_BY, POOL_LABEL: table.name},
+            "annotations": {REVISION: revision},
+            "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": False}],
+        },
+        "data": dict(data),
+    }
+
+
+def _dumped(value: object) -> str:
+    text: str = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, width=120, default_flow_style=None)
+    return text
+
+
+def _loaded(text: str) -> Any:
+    return yaml.load(text, _LOADER)  # noqa: S506 - a safe one, in C where there is one
+
+
+def _digest(document: object) -> str:
+    return _text_digest(json.dumps(document, sort_keys=True, separators=(",", ":")))
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

