@@ -19,7 +19,7 @@ from typing import Any
 
 from aoai_operator.core.envoy.bootstrap import TcpAddress, Token, bootstrap
 from aoai_operator.core.envoy.control_plane import TRUST_FILE, sds_files
-from aoai_operator.core.envoy.ready import ready_resources
+from aoai_operator.core.envoy.ready import ready_listener
 from aoai_operator.core.envoy.snapshot import Json
 from aoai_operator.core.names import PoolKey
 
@@ -105,16 +105,13 @@ class Sidecar:
         static = bootstrap(
             node_id="", gateway=self.gateway, control_plane=self.access(), admin=admin, max_connections=10_000
         )
-        ready = ready_resources(admin=admin, listen=TcpAddress("0.0.0.0", self.ready_port))  # noqa: S104
         first = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+        listen = TcpAddress("0.0.0.0", self.ready_port)  # noqa: S104
         return {
             **static,
             # It is not ready before its configuration has come, however long that takes.
             "dynamic_resources": {**static["dynamic_resources"], "lds_config": first, "cds_config": first},
-            "static_resources": {
-                "listeners": ready["listeners"],
-                "clusters": [*static["static_resources"]["clusters"], *ready["clusters"]],
-            },
+            "static_resources": {**static["static_resources"], "listeners": [ready_listener(listen)]},
         }
 
 

@@ -1,17 +1,18 @@
-"""A listener for the kubelet, which cannot reach the admin interface on loopback: it passes on /ready, and no more."""
+"""A listener that tells the kubelet, which cannot reach Envoy's admin interface on loopback, whether Envoy is ready."""
 
 from __future__ import annotations
 
 from aoai_operator.core.envoy.config import extension
-from aoai_operator.core.envoy.control_plane import Address, TcpAddress
+from aoai_operator.core.envoy.control_plane import Address
 from aoai_operator.core.envoy.snapshot import Json
 
-_ADMIN = "admin"
 
+def ready_listener(listen: Address) -> Json:
+    """Return a static listener where `GET /ready` is 200.
 
-def ready_resources(*, admin: Address, listen: TcpAddress) -> Json:
-    """Return static resources: `GET /ready` at `listen` is 200 once Envoy has its first configuration, else 503."""
-    route = {"match": {"path": "/ready"}, "route": {"cluster": _ADMIN, "timeout": "1s"}}
+    Envoy's workers begin only when the first configuration has come [tried]: before, this answers nothing.
+    """
+    route = {"match": {"path": "/ready"}, "direct_response": {"status": 200, "body": {"inline_string": "ready\n"}}}
     manager = extension(
         "ready",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -19,15 +20,4 @@ def ready_resources(*, admin: Address, listen: TcpAddress) -> Json:
         route_config={"virtual_hosts": [{"name": "ready", "domains": ["*"], "routes": [route]}]},
         http_filters=[extension("router", "filters.http.router.v3.Router")],
     )
-    endpoint = {"endpoint": {"address": admin.to_envoy()}}
-    return {
-        "listeners": [{"name": "ready", "address": listen.to_envoy(), "filter_chains": [{"filters": [manager]}]}],
-        "clusters": [
-            {
-                "name": _ADMIN,
-                "type": "STATIC",
-                "connect_timeout": "1s",
-                "load_assignment": {"cluster_name": _ADMIN, "endpoints": [{"lb_endpoints": [endpoint]}]},
-            }
-        ],
-    }
+    return {"name": "ready", "address": listen.to_envoy(), "filter_chains": [{"filters": [manager]}]}
