@@ -203,7 +203,8 @@ def _run(watcher: Watcher, loop: asyncio.AbstractEventLoop, ended: asyncio.Futur
         asyncio.run(watcher.run())
         why = "kopf has stopped"
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told in the other loop
-        why = f"{type(error).__name__}: {error}"
+        # kopf's errors have the server's whole answer beside its message.
+        why = f"{type(error).__name__}: {error.args[0] if error.args else ''}"
 
     def tell() -> None:
         if not ended.done():

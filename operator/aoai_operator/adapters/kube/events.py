@@ -17,7 +17,7 @@ _log = structlog.get_logger("events")
 CONTROLLER = "aoai.dev/operator"
 _QUEUE = 1000
 _NOTE = 1024
-"""Longest note, in characters (events.k8s.io/v1)."""
+"""Longest note, in bytes (events.k8s.io/v1)."""
 _NAME = 200
 _RETRY, _TRIES = 1.0, 3
 
@@ -41,17 +41,17 @@ class EventPoster:
             regarding: the object, with apiVersion, kind and metadata.
             kind: Warning for what somebody should look at.
             reason: why, a word in CamelCase.
-            message: a sentence; what is longer than 1,024 characters is cut.
+            message: a sentence; what is longer than 1,024 bytes is cut.
             action: what the operator did, a word in CamelCase.
         """
         metadata = regarding["metadata"]
         event = {
-            "metadata": {"namespace": metadata["namespace"], "generateName": f"{metadata['name'][:_NAME]}."},
+            "metadata": {"namespace": metadata["namespace"], "generateName": f"{metadata['name'][:_NAME]}-"},
             "eventTime": self._now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "type": kind,
             "reason": reason,
             "action": action,
-            "note": message if len(message) <= _NOTE else message[: _NOTE - 1] + "…",
+            "note": _cut(message),
             "regarding": {
                 "apiVersion": regarding["apiVersion"],
                 "kind": regarding["kind"],
@@ -86,3 +86,9 @@ class EventPoster:
                     "an event could not be posted", event_reason=event["reason"], note=event["note"], why=error.message
                 )
             return
+
+
+def _cut(message: str) -> str:
+    if len(message.encode()) <= _NOTE:
+        return message
+    return message.encode()[: _NOTE - 3].decode(errors="ignore") + "..."
