@@ -199,7 +199,8 @@ def _point_at(container: dict[str, Any], url: str, at: str, *, again: bool) -> N
     ours = {"name": ENDPOINT, "value": url}
     theirs = next((entry for entry in environment if entry.get("name") == ENDPOINT), None)
     if theirs is None:
-        container["env"] = [*environment, ours]
+        # First: $(AZURE_OPENAI_ENDPOINT) is expanded only in what comes after it.
+        container["env"] = [ours, *environment]
     elif again and str(theirs.get("value", "")).startswith("http://127.0.0.1:"):
         container["env"] = [ours if entry is theirs else entry for entry in environment]
 
