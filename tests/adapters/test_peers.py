@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
-from aoai_operator.adapters.grpc_server import serving
-from aoai_operator.adapters.peers import PeerClient, PeerServer
+from aoai_operator.adapters.grpc_server import serving, serving_tls
+from aoai_operator.adapters.identity import Identities
+from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
 from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
+from aoai_operator.core.identity import PeerKind
 from aoai_operator.core.names import EndpointKey, PoolKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.peers import LARGEST, Message
 from aoai_operator.core.world import Programming
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
+from support.pki import SERVER_NAME, Pki
 from support.tables import CHAT, endpoint, endpoint_key, host_key, routing_table
 from support.waiting import eventually
 
@@ -221,6 +226,28 @@ async def test_garbage_ends_its_own_stream_only(replicas: Three, garbage: bytes)
                 continue
         assert await stranger.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
     await eventually(lambda: leader.total() == Programming(3, 3))
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_only_another_replica_of_the_operator_may_follow(known: bool) -> None:
+    pki, leader, follower = Pki(), Replica(), Replica()
+    admit = partial(Identities().admit, kinds={PeerKind.OPERATOR})
+    server = PeerServer(accept=leader.peering.accept, admit=admit)
+    server.lead(True)
+    tls = PeerTls(pki.server() if known else pki.gateway(), pki.trusted, SERVER_NAME)
+    async with serving_tls(
+        [server.handler()], certificate=pki.served(), certificates="127.0.0.1:0", tokens=None
+    ) as ports:
+        follower.client = PeerClient(dial=follower.peering.dial, tls=lambda: tls)
+        with capture_logs() as logs:
+            async with follower.running():
+                follower.client.follow(f"127.0.0.1:{ports.certificates}")
+                if known:
+                    await eventually(lambda: leader.total() == Programming(2, 2))
+                else:
+                    await eventually(lambda: any(line["event"] == "the leader cannot be followed" for line in logs))
+                    assert not follower.peering.linked
+                    assert leader.total() == Programming(1, 1)
 
 
 async def test_a_replica_that_does_not_lead_takes_no_follower(replicas: Three) -> None:

@@ -16,7 +16,8 @@ from aoai_operator.core.pki import Certificate, KeyPair, bundle
 _SERVICE = "aoai.dev.Peers"
 _METHOD = "Follow"
 _COALESCE = 0.1
-_FIRST_DELAY = 0.1
+_FIRST_DELAY = 0.02
+"""Servers end every connection from time to time: a follower is back before anybody counts its proxies as gone."""
 _LONGEST_DELAY = 2.0
 
 _OPTIONS = (

@@ -68,6 +68,7 @@ class Peering:
 
     def tables_changed(self) -> None:
         """Tell the observer again what was heard, after it took tables that may name more hosts."""
+        self._own = None
         for conversation in self._conversations():
             if conversation.heard is not None:
                 self._take_again(conversation.heard, leading=conversation is not self._leader)
