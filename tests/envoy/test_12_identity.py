@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import httpx
 import pytest
 from structlog.testing import capture_logs
@@ -19,8 +21,10 @@ from aoai_operator.adapters.xds_cache import SnapshotCache
 from aoai_operator.adapters.xds_resources import pack
 from aoai_operator.adapters.xds_server import XdsServer
 from aoai_operator.core.audience import Audience, Placement
+from aoai_operator.core.envoy.accesslogs import GATEWAY_METADATA, access_log
 from aoai_operator.core.envoy.bootstrap import MutualTls, TcpAddress, Token, UnixAddress, bootstrap
 from aoai_operator.core.envoy.control_plane import sds_files
+from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
 from aoai_operator.core.pki import KeyPair
 from aoai_operator.core.proxies import Proxy
@@ -32,14 +36,18 @@ HTTP_FILTERS = "type.googleapis.com/envoy.extensions.filters."
 GATEWAY = Audience("default", Placement.GATEWAY)
 OTHER = Audience("other", Placement.GATEWAY)
 SIDECAR = Audience("default", Placement.SIDECAR, "search")
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Never used. To make httpx's own takes so long that a load would leave the server no time."""
 Access = TypeVar("Access", MutualTls, Token)
 
 
-def resources(socket: Path, text: str) -> list[tuple[TypeUrl, Resource]]:
-    """Return a gateway that answers each request with a text."""
+def resources(socket: Path, text: str, gateway: str) -> list[tuple[TypeUrl, Resource]]:
+    """Return a gateway that answers each request with a text, and logs it to the control plane."""
+    settings = GatewaySettings(gateway=gateway, listen_host="", listen_port=0, access_log=None)
     manager = {
         "@type": HTTP_FILTERS + "network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
+        "access_log": [access_log(settings, "line")],
         "rds": {"route_config_name": "routes", "config_source": {"ads": {}, "resource_api_version": "V3"}},
         "http_filters": [{"name": "router", "typed_config": {"@type": HTTP_FILTERS + "http.router.v3.Router"}}],
     }
@@ -64,6 +72,7 @@ class House:
         self.tokens: list[str] = []
         self.shown: list[bytes] = []
         self.came: list[Audience] = []
+        self.logged: list[Audience] = []
         self.ports = TlsPorts(0, 0)
         self._cache = SnapshotCache(pack)
         self._identities = Identities(review=self._review)
@@ -72,7 +81,7 @@ class House:
             self.publish(audience, str(audience))
 
     def publish(self, audience: Audience, text: str) -> None:
-        self._cache.publish(str(audience), Snapshot.of(resources(self.socket(audience), text)))
+        self._cache.publish(str(audience), Snapshot.of(resources(self.socket(audience), text, audience.gateway)))
 
     def socket(self, audience: Audience) -> Path:
         return self.directory / str(audience).replace("/", "-")
@@ -87,16 +96,27 @@ class House:
         self.came.append(audience)
         return audience
 
+    def logs(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Return a logs service that keeps who sent a log."""
+
+        async def export(request: bytes, context: Any) -> bytes:
+            gateway = dict(context.invocation_metadata())[GATEWAY_METADATA]
+            self.logged.append(await self._identities.audience(context, Proxy("", gateway)))
+            return b""
+
+        handlers = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+        return grpc.method_handlers_generic_handler("opentelemetry.proto.collector.logs.v1.LogsService", handlers)
+
     def volume(self, name: str, pair: KeyPair | None = None, *, token: str | None = None) -> Path:
         """Write a pod's volume, or update it."""
         self.pki.volume(self.directory / name, pair, token=token)
         return self.directory / name
 
-    def mutual(self, name: str, pair: KeyPair, *, server_name: str = SERVER_NAME) -> MutualTls:
+    def mutual(self, name: str, pair: KeyPair, *, host: str = "127.0.0.1") -> MutualTls:
         """Return how a proxy with a certificate comes here."""
         volume = str(self.volume(name, pair))
-        address = TcpAddress("127.0.0.1", self.ports.certificates)
-        return self._with_files(MutualTls(address, server_name, certificates=volume, sds=f"{volume}-sds"))
+        address = TcpAddress(host, self.ports.certificates)
+        return self._with_files(MutualTls(address, SERVER_NAME, certificates=volume, sds=f"{volume}-sds"))
 
     def token(self, name: str, token: str | None) -> Token:
         """Return how a proxy with a token comes here."""
@@ -112,7 +132,7 @@ class House:
 
     async def get(self, audience: Audience) -> str:
         """Ask the gateway, once."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.socket(audience)))
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket(audience)), verify=NO_TLS)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             return (await client.get("/")).raise_for_status().text
 
@@ -142,6 +162,8 @@ class House:
             while not over.is_set():
                 await self.get(audience)
                 answered += 1
+                # The load's rate: the server lives in the same process.
+                await asyncio.sleep(0.01)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(ask())
@@ -155,7 +177,7 @@ class House:
 @asynccontextmanager
 async def running(house: House, *, lifetime: float = 3600) -> AsyncIterator[House]:
     async with serving_tls(
-        [house.server.handler()],
+        [house.server.handler(), house.logs()],
         certificate=house.certificate,
         certificates="127.0.0.1:0",
         tokens="127.0.0.1:0",
@@ -219,6 +241,20 @@ async def test_a_sidecar_gets_what_its_namespace_may_have(house: House) -> None:
     async with envoy(house.token("pod", "token-1")):
         await house.says(SIDECAR, "default/sidecar/search")
         await house.carries(SIDECAR, "changed")
+
+
+async def test_the_server_is_found_by_its_dns_name(house: House) -> None:
+    async with envoy(house.mutual("pod", house.pki.gateway(), host="localhost")):
+        await house.says(GATEWAY, "default/gateway")
+
+
+async def test_an_access_log_proves_where_it_comes_from(house: House) -> None:
+    async with envoy(house.token("sidecar", "token-1")), envoy(house.mutual("pod", house.pki.gateway())):
+        await house.says(SIDECAR, "default/sidecar/search")
+        await eventually(lambda: SIDECAR in house.logged, what="the sidecar's log came")
+        assert set(house.logged) == {SIDECAR}
+        await house.says(GATEWAY, "default/gateway")
+        await eventually(lambda: GATEWAY in house.logged, what="the gateway's log came")
 
 
 async def test_another_gateways_certificate_learns_nothing(house: House, logs: list[Any]) -> None:
@@ -348,12 +384,15 @@ async def test_a_token_is_read_anew_for_each_stream(hasty: House) -> None:
 
 
 async def test_who_loses_its_proof_keeps_what_it_has_and_learns_nothing_new(hasty: House, logs: list[Any]) -> None:
+    def is_refused() -> bool:
+        return any(line["event"] == "refused" and line["proxy"] == "pod-1" for line in logs)
+
     async with envoy(hasty.token("pod", "token-1")) as proxy:
         await hasty.says(SIDECAR, "default/sidecar/search")
         async with hasty.load(SIDECAR):
             hasty.users.clear()
             hasty.volume("pod", token="token-2")
-            await eventually(lambda: any(line["event"] == "refused" for line in logs), what="it is refused")
+            await eventually(is_refused, what="its stream is refused")
             hasty.publish(SIDECAR, "news")
             tries = await proxy.stat("cluster.control-plane.upstream_rq_total")
 

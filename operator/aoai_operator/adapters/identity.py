@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import grpc
@@ -12,7 +13,7 @@ import structlog
 
 from aoai_operator.core.audience import Audience
 from aoai_operator.core.identity import Peer, PeerKind, RefusedError, audience_of, peer_of_certificate, peer_of_user
-from aoai_operator.core.pki import read_certificates
+from aoai_operator.core.pki import Certificate, read_certificates
 from aoai_operator.core.proxies import Proxy
 from aoai_operator.ports import ReviewError, TokenReviewer
 
@@ -72,12 +73,18 @@ class Identities:
         if auth.get("transport_security_type") != [b"ssl"]:
             raise RefusedError("the connection is not encrypted")
         if pem := auth.get("x509_pem_cert"):
-            return peer_of_certificate(read_certificates(pem[0])[0], self._now())
+            return peer_of_certificate(_certificate(pem[0]), self._now())
         token = _bearer(context.invocation_metadata())
         if self._review is None:
             raise RefusedError("service-account tokens are not accepted here")
         async with self._reviewing:
             return peer_of_user(await self._review(token))
+
+
+@lru_cache(maxsize=1024)
+def _certificate(pem: bytes) -> Certificate:
+    """Read a certificate once: its owner shows it with every export of its log."""
+    return read_certificates(pem)[0]
 
 
 def _bearer(metadata: Any) -> str:

@@ -22,6 +22,11 @@ from aoai_operator.core.envoy.snapshot import Json
 __all__ = ["Address", "MutualTls", "TcpAddress", "Token", "UnixAddress", "bootstrap"]
 
 
+_RECONNECT: Json = {"retry_back_off": {"base_interval": "0.5s", "max_interval": "5s"}}
+"""How long Envoy waits between two tries to open the stream, at most. Its own default goes up to 30 s, and changes
+should not wait for that once the control plane is back."""
+
+
 def bootstrap(
     *,
     node_id: str,
@@ -50,7 +55,7 @@ def bootstrap(
                 "api_type": "DELTA_GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE}}],
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CONTROL_PLANE, "retry_policy": _RECONNECT}}],
             },
             "lds_config": {"ads": {}, "resource_api_version": "V3"},
             "cds_config": {"ads": {}, "resource_api_version": "V3"},

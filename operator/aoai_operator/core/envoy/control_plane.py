@@ -86,6 +86,8 @@ def control_plane_cluster(access: ControlPlaneAccess) -> Json:
     cluster: Json = {
         "name": CONTROL_PLANE,
         "type": "STATIC" if _is_literal(address) else "STRICT_DNS",
+        # Envoy's default would prefer an IPv6 address, at which not every server listens.
+        "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "1s",
         "load_assignment": {
             "cluster_name": CONTROL_PLANE,
