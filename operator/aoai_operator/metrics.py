@@ -84,7 +84,7 @@ class Metrics:
         self._answers = Counter(
             "aoai_xds_answers",
             "What the Envoys said to configuration that they were sent.",
-            ("gateway", "type", "answer"),
+            ("gateway", "proxy", "type", "answer"),
             registry=registry,
         )
         self._connected = Gauge("aoai_connected_proxies", "Envoys connected by xDS.", ("gateway",), registry=registry)
@@ -95,6 +95,18 @@ class Metrics:
             registry=registry,
         )
         self._restarts = Counter("aoai_envoy_restarts", "Deaths of the Envoy child.", registry=registry)
+        self._leader = Gauge(
+            "aoai_leader", "1 on the replica that compiles, probes and writes, 0 on the others.", registry=registry
+        )
+        self._passes = Histogram(
+            "aoai_reconcile_duration_seconds",
+            "From the begin of reading pools and tenants to the outcome of their compilation; on the leader only.",
+            buckets=_CALL_SECONDS,
+            registry=registry,
+        )
+        self._unwritten = Gauge(
+            "aoai_unwritten_objects", "ConfigMaps and statuses that are to be written or failed.", registry=registry
+        )
         self._calls = Histogram(
             "aoai_kube_call_duration_seconds",
             "Calls to the API server. Result: the HTTP status; Unreachable, Timeout or Cancelled if there was none.",
@@ -180,6 +192,18 @@ class Metrics:
         """Count a call to the API server (ports.KubeObserver)."""
         self._calls.labels(verb, resource, result).observe(seconds)
 
+    def leads(self, leading: bool) -> None:
+        """Show whether this replica leads."""
+        self._leader.set(leading)
+
+    def reconciled(self, seconds: float) -> None:
+        """Count a pass: resources read, compiled, and the outcome handed on."""
+        self._passes.observe(seconds)
+
+    def unwritten(self, objects: int) -> None:
+        """Show how many objects are to be written."""
+        self._unwritten.set(objects)
+
     def envoy_restarted(self) -> None:
         """Count a death of the Envoy child."""
         self._restarts.inc()
@@ -189,16 +213,17 @@ class Metrics:
         self._connected.labels(proxy.gateway).inc()
 
     def disconnected(self, proxy: Proxy) -> None:
-        """Count an Envoy out."""
+        """Count an Envoy out; its own series end, as pods come and go and never return."""
         self._connected.labels(proxy.gateway).dec()
+        self._answers.remove_by_labels({"gateway": proxy.gateway, "proxy": proxy.id})
 
     def acked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str]) -> None:  # noqa: ARG002 - the port's
         """Count an ACK."""
-        self._answers.labels(proxy.gateway, type_url.name.lower(), "ack").inc()
+        self._answers.labels(proxy.gateway, proxy.id, type_url.name.lower(), "ack").inc()
 
     def nacked(self, proxy: Proxy, type_url: TypeUrl, versions: Mapping[str, str], message: str) -> None:  # noqa: ARG002 - the port's
         """Count a NACK."""
-        self._answers.labels(proxy.gateway, type_url.name.lower(), "nack").inc()
+        self._answers.labels(proxy.gateway, proxy.id, type_url.name.lower(), "nack").inc()
 
     def settled(self, proxy: Proxy, version: str) -> None:
         """Count nothing: each part of it was counted."""

@@ -167,6 +167,7 @@ def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     meters.observed(Overrides(hosts={host_key("east"): HostState()}))
     meters.connected(proxy)
     meters.acked(proxy, TypeUrl.CLUSTER, {})
+    meters.called(verb="get", resource="secrets", result="200", seconds=0.01)
     meters.certificates({TABLE.key: 1_780_000_000_000})
     rows = re.findall(r"^\| `(aoai_\w+)` \| (\w+) \| (.*?) ?\| .+ \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}

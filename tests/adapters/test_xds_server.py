@@ -144,10 +144,10 @@ async def test_a_refusal_reaches_states_and_metrics(bench: Bench, channel: grpc.
     response = await client.read()
     await client.send(response_nonce=response.nonce, error_detail={"code": 3, "message": "bad a"})
     await eventually(lambda: bench.states.programming("g", bench.snapshot, "").refusal == "bad a")
-    assert bench.count("aoai_xds_answers_total", type="cluster", answer="nack") == 1
+    assert bench.count("aoai_xds_answers_total", proxy="e", type="cluster", answer="nack") == 1
     bench.publish(cluster("a", size=1))
     await client.take()
-    await eventually(lambda: bench.count("aoai_xds_answers_total", type="cluster", answer="ack") == 1)
+    await eventually(lambda: bench.count("aoai_xds_answers_total", proxy="e", type="cluster", answer="ack") == 1)
     assert bench.states.programming("g", bench.snapshot, "").refusal is None
 
 

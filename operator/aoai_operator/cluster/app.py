@@ -39,6 +39,7 @@ from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.audience import Audience, Placement
+from aoai_operator.core.certificates import expiries
 from aoai_operator.core.configmaps import POOL_LABEL
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.identity import PeerKind
@@ -193,9 +194,16 @@ class _Operator:
             resources=resources,
             secrets=self._secrets,
             serving=self._serving,
-            writer=lambda: Writer(api=self._fenced, resources=resources, serving=self._serving, events=self._events),
+            writer=lambda: Writer(
+                api=self._fenced,
+                resources=resources,
+                serving=self._serving,
+                events=self._events,
+                waiting=self._metrics.unwritten,
+            ),
             observe=self._observer.overrides,
             programming=self._peering.programming,
+            reconciled=self._metrics.reconciled,
             now=_now,
             hold_off=settings.hold_off,
             hold_off_max=settings.hold_off_max,
@@ -283,12 +291,14 @@ class _Operator:
         while True:
             await self._election.leading.wait()
             self._certificates.wake()
+            self._metrics.leads(True)
             self._peer_server.lead(True)
             self._share_probing()
             term = asyncio.create_task(self._leading.run())
             try:
                 await until(self._election.following, [term])
             finally:
+                self._metrics.leads(False)
                 self._peer_server.lead(False)
                 self._share_probing()
                 term.cancel()
@@ -308,6 +318,7 @@ class _Operator:
 
     def _deliver(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         self._metrics.follow(tables.values())
+        self._metrics.certificates(expiries(tables.values(), secrets))
         self._observer.follow(tables.values())
         self._peering.tables_changed()
         self._probing.follow(tables.values(), secrets)

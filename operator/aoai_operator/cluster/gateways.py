@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from aoai_operator.control_plane import ControlPlane, Gateway
-from aoai_operator.core.audience import Audience
+from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
@@ -18,6 +18,8 @@ from aoai_operator.core.world import Programming
 from aoai_operator.runners.publish import Observing, Publisher
 
 _log = structlog.get_logger("gateways")
+
+_MOST_ASKED = 1_000
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,24 @@ class Gateways:
         self._now = now
         self._interval = interval
         self._driven: dict[Audience, _Driven] = {}
+        self._asked: dict[Audience, None] = {}
         self._tables: Mapping[PoolKey, RoutingTable] = {}
         self._secrets: Mapping[SecretRef, SecretValue] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
     def open(self, audience: Audience) -> None:
-        """Drive an audience from now on; again is the same as once."""
+        """Drive an audience from now on, or for sidecars, from the moment on at which there is something for them.
+
+        Any service account may ask for any name of a gateway: names that say nothing here cost next to nothing.
+        """
         if audience in self._driven:
             return
+        if audience.placement is Placement.SIDECAR and not self._seen_by(audience):
+            self._asked[audience] = None
+            if len(self._asked) > _MOST_ASKED:
+                del self._asked[next(iter(self._asked))]
+            return
+        self._asked.pop(audience, None)
         gateway: Gateway
         publisher = Publisher(
             settings=self._settings(audience),
@@ -79,6 +91,8 @@ class Gateways:
     def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         """Take the tables and secrets that are in force now."""
         self._tables, self._secrets = tables, secrets
+        for audience in tuple(self._asked):
+            self.open(audience)
         for audience, driven in self._driven.items():
             driven.publisher.want(self._seen_by(audience), secrets)
 

@@ -38,6 +38,7 @@ class Leading:
         writer: Callable[[], Writer],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
+        reconciled: Callable[[float], None],
         now: Callable[[], int],
         hold_off: float,
         hold_off_max: float,
@@ -51,6 +52,7 @@ class Leading:
             writer: makes the one that writes during one term.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
+            reconciled: hears how many seconds a pass took.
             now: gives milliseconds of the Unix epoch.
             hold_off: seconds of quiet to wait for after a wake.
             hold_off_max: seconds that an unquiet time can put a pass off.
@@ -61,6 +63,8 @@ class Leading:
         self._new_writer = writer
         self._observe = observe
         self._programming = programming
+        self._reconciled = reconciled
+        self._begun = 0.0
         self._now = now
         self._hold_off = hold_off
         self._hold_off_max = hold_off_max
@@ -120,6 +124,7 @@ class Leading:
                 reconciler.resources_changed()
 
     async def _load(self) -> World:
+        self._begun = asyncio.get_running_loop().time()
         try:
             await self._resources.refresh()
         except Unavailable as error:
@@ -133,5 +138,6 @@ class Leading:
         return self._resources.world(self._secrets.values, self._serving.tables)
 
     def _deliver(self, _world: World, compiled: Compiled) -> None:
+        self._reconciled(asyncio.get_running_loop().time() - self._begun)
         if self._writer is not None:
             self._writer.want(compiled)

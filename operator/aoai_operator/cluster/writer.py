@@ -38,8 +38,24 @@ Status = AOAIBackendPoolStatus | TenantQuotaStatus
 class Writer:
     """Writes for one term of a leader. What failed is tried again, with the state that is wanted then."""
 
-    def __init__(self, *, api: KubeApi, resources: Resources, serving: Serving, events: EventPoster) -> None:
-        """Take the API server, where only a leader's writes succeed, what is there, and who posts Events."""
+    def __init__(
+        self,
+        *,
+        api: KubeApi,
+        resources: Resources,
+        serving: Serving,
+        events: EventPoster,
+        waiting: Callable[[int], None],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            api: the API server, where only a leader's writes succeed.
+            resources, serving: what is there.
+            events: posts Events.
+            waiting: hears how many objects are to be written.
+        """
+        self._waiting = waiting
         self._api = api
         self._resources = resources
         self._serving = serving
@@ -65,7 +81,10 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            results = await asyncio.gather(*(self._tried(job) for job in self._jobs()))
+            jobs = list(self._jobs())
+            self._waiting(len(jobs))
+            results = await asyncio.gather(*(self._tried(job) for job in jobs))
+            self._waiting(results.count(False))
             if not all(results):
                 asyncio.get_running_loop().call_later(self._retry, self._wake.set)
             self._retry = _RETRY if all(results) else min(2 * self._retry, _LONGEST_RETRY)

@@ -15,6 +15,9 @@ ENDPOINT_RECOVERED = "EndpointRecovered"
 _SUMS_UP = frozenset({"Healthy", "Reconciling", "Stalled"})
 """Conditions that only say again what others, or the endpoints' own Events, say."""
 
+_ON_ITS_WAY = frozenset({"Pending", "NoTable"})
+"""Reasons of the moment between two states."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -43,7 +46,11 @@ def _conditions(before: Sequence[Condition], after: Sequence[Condition]) -> Iter
         was = old.get(new.type)
         if new.type in _SUMS_UP or (was is not None and (was.status, was.reason) == (new.status, new.reason)):
             continue
-        if new.status == "Unknown" or (new.status == "True" and new.type != "Ready" and was is None):
+        if (
+            new.status == "Unknown"
+            or new.reason in _ON_ITS_WAY
+            or (new.status == "True" and new.type != "Ready" and was is None)
+        ):
             continue
         message = new.message or f"{new.type} is {new.status}."
         if (new.reason, message) in told:
