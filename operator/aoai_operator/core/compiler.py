@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aoai_operator.core.api import (
     AOAIBackendPool,
@@ -19,11 +20,13 @@ from aoai_operator.core.api import (
     TenantQuotaStatus,
 )
 from aoai_operator.core.findings import Fault, Finding
-from aoai_operator.core.names import PoolKey
-from aoai_operator.core.pools import pool_table
+from aoai_operator.core.memo import Memo
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.pools import credential_refs, pool_table
 from aoai_operator.core.status import pool_status, quota_status
 from aoai_operator.core.table import RoutingTable, Tenant
-from aoai_operator.core.tenants import still_tenants, tenants_by_pool
+from aoai_operator.core.tenants import TenantsStep, still_tenants
 from aoai_operator.core.world import World
 
 
@@ -39,23 +42,83 @@ class Compiled:
 
 def compile_world(world: World) -> Compiled:
     """Compile everything. Equal worlds give equal outcomes, in whatever order their parts stand."""
-    pools = sorted(world.pools, key=lambda p: p.key)
-    tenants, quota_findings = tenants_by_pool(world)
-    tables = _held(world, tenants)
-    hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
-    findings = [*quota_findings, *conflicts]
-    for pool in pools:
-        table, found = pool_table(world, pool, hostnames.get(pool.key, ()), tenants.get(pool.key, ()))
-        # Of a held pool as well: what is wrong with it should be seen before it is let go.
-        findings += found
-        if pool.key not in tables and (table := table or world.last_good.get(pool.key)):
-            tables[pool.key] = table
-    return Compiled(
-        tables=tables,
-        pool_statuses={p.key: pool_status(world, p, tables.get(p.key), _of(findings, p.KIND, p.key)) for p in pools},
-        quota_statuses={q.key: quota_status(world, q, _of(findings, q.KIND, q.key)) for q in world.quotas},
-        findings=tuple(findings),
-    )
+    return Compiler()(world)
+
+
+class Compiler:
+    """compile_world(), for calls one after the other: what nothing changed is not compiled again."""
+
+    def __init__(self) -> None:
+        self._tenants = TenantsStep()
+        self._refs: Memo[tuple[SecretRef, ...]] = Memo()
+        self._tables: Memo[tuple[RoutingTable | None, list[Finding]]] = Memo()
+        self._pool_statuses: Memo[AOAIBackendPoolStatus] = Memo()
+        self._quota_statuses: Memo[TenantQuotaStatus] = Memo()
+        self._overrides = Overrides()
+        self._observed: dict[PoolKey, object] = {}
+
+    def __call__(self, world: World) -> Compiled:
+        """Return what compile_world() returns."""
+        pools = sorted(world.pools, key=lambda p: p.key)
+        tenants = self._tenants(world)
+        tables = _held(world, tenants.by_pool)
+        hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
+        findings = [*tenants.findings, *conflicts]
+        for pool in pools:
+            key = pool.key
+            table, found = self._table(world, pool, hostnames.get(key, ()), tenants.by_pool.get(key, ()))
+            # Of a held pool as well: what is wrong with it should be seen before it is let go.
+            findings += found
+            if key not in tables and (table := table or world.last_good.get(key)):
+                tables[key] = table
+        wrong = _by_object(findings)
+        pool_statuses = self._of_pools(world, pools, tables, wrong)
+        quota_statuses = self._of_quotas(world, wrong)
+        for memo in (self._refs, self._tables, self._pool_statuses, self._quota_statuses):
+            memo.sweep()
+        return Compiled(tables, pool_statuses, quota_statuses, tuple(findings))
+
+    def _table(
+        self, world: World, pool: AOAIBackendPool, hostnames: tuple[str, ...], tenants: tuple[Tenant, ...]
+    ) -> tuple[RoutingTable | None, list[Finding]]:
+        refs = self._refs.of(pool.key, (pool,), lambda: credential_refs(pool))
+        values = tuple(map(world.secrets.get, refs))
+        # Why a Secret is missing depends on all others, and what a certificate is worth on the time.
+        news = object() if None in values or pool.spec.gateway.tls else None
+        inputs = (pool, hostnames, tenants, values, news)
+        return self._tables.of(pool.key, inputs, lambda: pool_table(world, pool, hostnames, tenants))
+
+    def _of_pools(
+        self,
+        world: World,
+        pools: Sequence[AOAIBackendPool],
+        tables: Mapping[PoolKey, RoutingTable],
+        wrong: Mapping[tuple[str, PoolKey], list[Finding]],
+    ) -> dict[PoolKey, AOAIBackendPoolStatus]:
+        self._observed.update((key, object()) for key in world.overrides.pools_that_differ(self._overrides))
+        self._overrides = world.overrides
+        statuses = {}
+        for pool in pools:
+            key = pool.key
+            table, found = tables.get(key), wrong.get((pool.KIND, key), [])
+            parts, before = world.programming.get(key, ()), world.pool_statuses.get(key)
+            since = _since(before, self._pool_statuses.last(key), world.now)
+            inputs = (pool, table, found, parts, before, since, self._observed.get(key))
+            make = partial(pool_status, world, pool, table, found)
+            statuses[key] = self._pool_statuses.of(key, inputs, make)
+        return statuses
+
+    def _of_quotas(
+        self, world: World, wrong: Mapping[tuple[str, PoolKey], list[Finding]]
+    ) -> dict[PoolKey, TenantQuotaStatus]:
+        statuses = {}
+        for quota in world.quotas:
+            key = quota.key
+            found = wrong.get((quota.KIND, key), [])
+            before = world.quota_statuses.get(key)
+            inputs = (quota, found, before, _since(before, self._quota_statuses.last(key), world.now))
+            statuses[key] = self._quota_statuses.of(key, inputs, partial(quota_status, world, quota, found))
+        return statuses
 
 
 def _held(world: World, tenants: Mapping[PoolKey, Sequence[Tenant]]) -> dict[PoolKey, RoutingTable]:
@@ -73,8 +136,16 @@ def _held(world: World, tenants: Mapping[PoolKey, Sequence[Tenant]]) -> dict[Poo
     return dict(sorted(held.items()))
 
 
-def _of(findings: Iterable[Finding], kind: str, key: PoolKey) -> list[Finding]:
-    return [f for f in findings if f.kind == kind and f.key == key]
+def _since(before: object, last: object, now: int) -> int | None:
+    """Return the time that a transition would have; None where a status only follows itself, and has none."""
+    return None if before is not None and (before is last or before == last) else now
+
+
+def _by_object(findings: Iterable[Finding]) -> dict[tuple[str, PoolKey], list[Finding]]:
+    found: dict[tuple[str, PoolKey], list[Finding]] = {}
+    for finding in findings:
+        found.setdefault((finding.kind, finding.key), []).append(finding)
+    return found
 
 
 def _hostnames(

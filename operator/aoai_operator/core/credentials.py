@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -42,10 +43,18 @@ def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Secret
     text = value.reveal()
     if not text:
         return Unreadable(Fault.SECRET_INVALID, f"the entry {ref} is empty", "put the key into it")
-    if not all(" " < c <= "~" for c in text):
+    if not is_sendable(value):
         message = f"the entry {ref} holds characters that no HTTP header may carry"
         return Unreadable(Fault.SECRET_INVALID, message, "store the bare key, without quotes, spaces or line breaks")
     return value
+
+
+_SENDABLE = re.compile(r"[!-~]+")
+
+
+def is_sendable(value: SecretValue) -> bool:
+    """Tell whether an HTTP header may carry it: visible ASCII, some of it."""
+    return _SENDABLE.fullmatch(value.reveal()) is not None
 
 
 def missing(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Unreadable:

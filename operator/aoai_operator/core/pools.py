@@ -19,6 +19,7 @@ from aoai_operator.core.api import Endpoint as EndpointSpec
 from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.credentials import Unreadable, read_key, reference
 from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import (
     Endpoint,
     Failover,
@@ -54,6 +55,11 @@ _PROBES: dict[ProbePath, Literal["Models", "Deployment"] | None] = {
     ProbePath.DEPLOYMENT: "Deployment",
     ProbePath.DISABLED: None,
 }
+
+
+def credential_refs(pool: AOAIBackendPool) -> tuple[SecretRef, ...]:
+    """Return the Secret's entry of each endpoint."""
+    return tuple(reference(pool.metadata.namespace, e.auth.api_key.secret_ref) for e in pool.spec.endpoints)
 
 
 def pool_table(

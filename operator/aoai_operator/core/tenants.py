@@ -2,49 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from aoai_operator.core.api import AOAIBackendPool, PoolRef, TenantQuota
-from aoai_operator.core.credentials import RESERVED, Unreadable, read_key, reference
+from aoai_operator.core.api import AOAIBackendPool, TenantQuota
+from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, read_key, reference
 from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.memo import Memo
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
 
 
-def tenants_by_pool(world: World) -> tuple[dict[PoolKey, list[Tenant]], list[Finding]]:
-    """Return the tenants of each pool, and what is wrong with the quotas.
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """The tenants of each pool, by their keys, and what is wrong with the quotas."""
+
+    by_pool: Mapping[PoolKey, tuple[Tenant, ...]]
+    findings: tuple[Finding, ...]
+
+
+class TenantsStep:
+    """Who may call which pool. Remembers each quota: of ten thousand only those are looked at that something changed.
 
     A key belongs to the quota that claimed it first, by creation and then by key, so that a later object can never
     take over an earlier one's traffic.
     """
-    pools = {p.key: p for p in world.pools}
-    tenants: dict[PoolKey, list[Tenant]] = {}
-    owners: dict[SecretValue, PoolKey] = {}
+
+    def __init__(self) -> None:
+        self._all: Memo[Tenants] = Memo()
+        self._claims: Memo[_Claim] = Memo()
+        self._quotas: Memo[_Quota] = Memo()
+
+    def __call__(self, world: World) -> Tenants:
+        """Return the tenants of a world's quotas."""
+        views = [(p.key, p.spec.allowed_namespaces, p.spec.models) for p in world.pools]
+        inputs = (world.quotas, world.secrets, views, world.invalid)
+        found = self._all.of("", inputs, lambda: self._tenants(world))
+        self._all.sweep()
+        return found
+
+    def _tenants(self, world: World) -> Tenants:
+        pools = {p.key: p for p in world.pools}
+        owners: dict[SecretValue, PoolKey] = {}
+        tenants: dict[PoolKey, list[Tenant]] = {}
+        findings: list[Finding] = []
+        for quota in sorted(world.quotas, key=lambda q: (q.metadata.creation_timestamp, q.key)):
+            key = quota.key
+            claim = self._claims.of(key, (quota,), lambda: _Claim.of(quota))  # noqa: B023 - called at once
+            values = tuple(map(world.secrets.get, claim.refs))
+            held = tuple(owners.setdefault(v, key) if v is not None and _is_key(v) else None for v in values)
+            known = tuple(map(pools.get, claim.pools))
+            # Why a Secret is missing depends on all others.
+            news = object() if None in values else None
+            inputs = (quota, values, held, known, [p in world.invalid for p in claim.pools], news)
+            made = self._quotas.of(key, inputs, lambda: _quota(world, quota, held, known))  # noqa: B023
+            findings += made.findings
+            for pool, tenant in made.tenants:
+                tenants.setdefault(pool, []).append(tenant)
+        self._claims.sweep()
+        self._quotas.sweep()
+        by_pool = {key: tuple(sorted(listed, key=lambda t: t.key)) for key, listed in tenants.items()}
+        return Tenants(by_pool, tuple(findings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a quota names: entries of Secrets, one for each identity, and pools, each once."""
+
+    refs: tuple[SecretRef, ...]
+    pools: tuple[PoolKey, ...]
+
+    @classmethod
+    def of(cls, quota: TenantQuota) -> _Claim:
+        namespace = quota.metadata.namespace
+        refs = tuple(reference(namespace, identity.api_key.secret_ref) for identity in quota.spec.identities)
+        # With and without its namespace a pool is the same one.
+        return cls(refs, tuple(dict.fromkeys(ref.key(namespace) for ref in quota.spec.pool_refs)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Quota:
+    """What one quota makes."""
+
+    tenants: tuple[tuple[PoolKey, Tenant], ...]
+    findings: tuple[Finding, ...]
+
+
+def _quota(
+    world: World,
+    quota: TenantQuota,
+    owners: Sequence[PoolKey | None],
+    pools: Sequence[AOAIBackendPool | None],
+) -> _Quota:
+    keys: list[SecretRef] = []
+    tenants: list[tuple[PoolKey, Tenant]] = []
     findings: list[Finding] = []
-    for quota in sorted(world.quotas, key=lambda q: (q.metadata.creation_timestamp, q.key)):
-        keys = []
-        for ref, found in _keys(world, quota, owners):
-            if found is None:
-                keys.append(ref)
-            else:
-                findings.append(found)
-        referred: set[PoolKey] = set()
-        for i, pool_ref in enumerate(quota.spec.pool_refs):
-            key = pool_ref.key(quota.metadata.namespace)
-            if key in referred:
-                continue  # with and without its namespace
-            referred.add(key)
-            problem = _not_allowed(world, quota, pools.get(key), pool_ref, i)
-            if problem is not None:
-                findings.append(problem)
-            elif key in pools:
-                findings += _unknown_models(quota, pools[key])
-                tenants.setdefault(key, []).append(_tenant(quota, pools[key], tuple(keys)))
-    for listed in tenants.values():
-        listed.sort(key=lambda t: t.key)
-    return tenants, findings
+    for ref, found in _keys(world, quota, owners):
+        if found is None:
+            keys.append(ref)
+        else:
+            findings.append(found)
+    first = {ref.key(quota.metadata.namespace): i for i, ref in reversed(list(enumerate(quota.spec.pool_refs)))}
+    for (key, index), pool in zip(sorted(first.items(), key=lambda item: item[1]), pools, strict=True):
+        problem = _not_allowed(world, quota, pool, key, index)
+        if problem is not None:
+            findings.append(problem)
+        elif pool is not None:
+            findings += _unknown_models(quota, pool)
+            tenants.append((key, _tenant(quota, pool, tuple(keys))))
+    return _Quota(tuple(tenants), tuple(findings))
+
+
+def _is_key(value: SecretValue) -> bool:
+    return is_sendable(value) and value.reveal() != RESERVED
 
 
 def still_tenants(world: World, table: RoutingTable) -> Iterator[Tenant]:
@@ -69,21 +141,18 @@ def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ..
 
 
 def _keys(
-    world: World, quota: TenantQuota, owners: dict[SecretValue, PoolKey]
+    world: World, quota: TenantQuota, owners: Sequence[PoolKey | None]
 ) -> Iterator[tuple[SecretRef, Finding | None]]:
-    for i, identity in enumerate(quota.spec.identities):
+    for i, (identity, owner) in enumerate(zip(quota.spec.identities, owners, strict=True)):
         ref = reference(quota.metadata.namespace, identity.api_key.secret_ref)
         field = f"spec.identities[{i}].apiKey.secretRef"
         value = read_key(world.secrets, ref)
         if isinstance(value, Unreadable):
             yield ref, _finding(quota, value.fault, field, value.message, value.mend)
-            continue
-        if value.reveal() == RESERVED:
+        elif owner is None:
             message = f"the key in {ref} is the word {RESERVED}, which open pools give to everybody"
             yield ref, _finding(quota, Fault.KEY_CONFLICT, field, message, "use a long random key")
-            continue
-        owner = owners.setdefault(value, quota.key)
-        if owner == quota.key:
+        elif owner == quota.key:
             yield ref, None
         else:
             message = f"the key in {ref} is the one of the tenant {owner} already"
@@ -91,10 +160,9 @@ def _keys(
 
 
 def _not_allowed(
-    world: World, quota: TenantQuota, pool: AOAIBackendPool | None, ref: PoolRef, index: int
+    world: World, quota: TenantQuota, pool: AOAIBackendPool | None, key: PoolKey, index: int
 ) -> Finding | None:
     field = f"spec.poolRefs[{index}]"
-    key = ref.key(quota.metadata.namespace)
     if pool is None:
         if key in world.invalid:
             return None

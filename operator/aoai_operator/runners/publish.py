@@ -202,7 +202,9 @@ class Publisher:
         now = self._now()
         change = self._observing.next_change(now)
         try:
-            await asyncio.wait_for(self._wake.wait(), None if change is None else max(0, change - now) / 1000)
+            # Not wait_for: in Python 3.11 a cancellation is lost in it when what it waits for comes just then.
+            async with asyncio.timeout(None if change is None else max(0, change - now) / 1000):
+                await self._wake.wait()
         except TimeoutError:
             return
 

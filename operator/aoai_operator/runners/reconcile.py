@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from aoai_operator.core.compiler import Compiled, compile_world
+from aoai_operator.core.compiler import Compiled, Compiler
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.world import Programming, World
@@ -59,6 +59,7 @@ class Reconciler:
         self._again: asyncio.TimerHandle | None = None
         self._resources = World()
         self._last: Compiled | None = None
+        self._compile = Compiler()
         self._passing = asyncio.Lock()
 
     def resources_changed(self) -> None:
@@ -86,7 +87,7 @@ class Reconciler:
     async def _reconcile(self) -> None:
         try:
             world = await self._world()
-            compiled = compile_world(world)
+            compiled = await asyncio.to_thread(self._compile, world)
         except Exception:  # noqa: BLE001 - the last good tables must outlive whatever goes wrong here
             _log.exception("the resources cannot be read or compiled, the last good state keeps serving")
             return
@@ -127,6 +128,8 @@ class Reconciler:
         while self._woken.is_set() and (left := deadline - loop.time()) > 0:
             self._woken.clear()
             try:
-                await asyncio.wait_for(self._woken.wait(), min(self._hold_off, left))
+                # Not wait_for: in Python 3.11 a cancellation is lost in it when what it waits for comes just then.
+                async with asyncio.timeout(min(self._hold_off, left)):
+                    await self._woken.wait()
             except TimeoutError:
                 return

@@ -1,0 +1,99 @@
+"""What is remembered from one pass to the next changes no outcome: worlds in a row give what each gives alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aoai_operator.core.compiler import Compiler, compile_world
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.translate import Translator, translate
+from aoai_operator.core.memo import Memo
+from aoai_operator.core.world import World
+from support.resources import pool, tenant, world
+from support.strategies import worlds
+
+GATEWAYS = (
+    GatewaySettings(gateway="default", listen_host="0.0.0.0", listen_port=8080),
+    GatewaySettings(gateway="default", listen_host="0.0.0.0", listen_port=8080, tls_port=8443),
+    GatewaySettings(gateway="other", listen_host="0.0.0.0", listen_port=8080),
+)
+MANY = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[World]:
+    """Return worlds one after the other; each keeps some parts of the one before."""
+    history = draw(st.lists(worlds(before=False), min_size=2, max_size=3))
+    parts = ("pools", "quotas", "secrets", "overrides", "programming", "invalid")
+    for i in range(1, len(history)):
+        kept = draw(st.sets(st.sampled_from(parts), max_size=5))
+        same: dict[str, Any] = {name: getattr(history[i - 1], name) for name in kept}
+        if len({"pools", "invalid"} & kept) == 1:
+            same |= {"pools": history[i - 1].pools, "invalid": history[i - 1].invalid}
+        history[i] = replace(history[i], **same)
+    return history
+
+
+@MANY
+@given(histories(), st.booleans())
+def test_compiling_again_is_compiling(history: list[World], linked: bool) -> None:
+    compiler, last = Compiler(), compile_world(World())
+    for drawn in history:
+        told: dict[str, Any] = {"pool_statuses": last.pool_statuses, "quota_statuses": last.quota_statuses}
+        one = replace(drawn, last_good=last.tables, **told) if linked else drawn
+        last = compiler(one)
+        assert last == compile_world(one)
+
+
+@MANY
+@given(histories(), st.lists(st.sampled_from(GATEWAYS), min_size=3, max_size=3))
+def test_translating_again_is_translating(history: list[World], gateways: list[GatewaySettings]) -> None:
+    translator = Translator()
+    for one, gateway in zip(history, gateways, strict=False):
+        tables = list(compile_world(one).tables.values())
+        made = translator(tables, one.secrets, one.overrides, gateway)
+        alone = translate(tables, one.secrets, one.overrides, gateway)
+        assert made == alone
+        assert made.version == alone.version
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    """Of one pool that changed, the others' tables, statuses and resources are those of before."""
+    compiler, translator = Compiler(), Translator()
+    before = world(pool("a"), pool("b"))
+    first = compiler(before)
+    settled = replace(before, pool_statuses=first.pool_statuses, quota_statuses=first.quota_statuses)
+    again = compiler(settled)
+    after = replace(settled, pools=(before.pools[0], pool("b", url="http://127.0.0.2:9")))
+    last = compiler(replace(after, quotas=(*after.quotas, tenant("more", "b"))))
+    a, b = sorted(first.tables)
+    assert again.tables[a] is first.tables[a]
+    assert last.tables[a] is first.tables[a]
+    assert last.tables[b] != first.tables[b]
+    assert last.pool_statuses[a] is again.pool_statuses[a]
+    tables = [list(outcome.tables.values()) for outcome in (first, last)]
+    one, two = (translator(t, before.secrets, before.overrides, GATEWAYS[0]) for t in tables)
+    old, new = one.by_owner[str(a)], two.by_owner[str(a)]
+    assert all(new[key] is resource for key, resource in old.items())
+
+
+def test_a_revision_is_that_of_the_content() -> None:
+    table = next(iter(compile_world(world(pool("a"))).tables.values()))
+    assert table.revision == table.model_copy().revision
+    assert table.revision != table.model_copy(update={"hostnames": ("x.example",)}).revision
+
+
+def test_what_a_pass_did_not_ask_for_is_forgotten() -> None:
+    memo: Memo[object] = Memo()
+    first = memo.of("a", (1,), object)
+    memo.sweep()
+    assert memo.of("a", (1,), object) is first
+    memo.sweep()
+    memo.sweep()
+    assert memo.of("a", (1,), object) is not first
