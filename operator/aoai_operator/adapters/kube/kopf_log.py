@@ -46,5 +46,4 @@ class _Forward(logging.Handler):
         self._said[record.name] = now
         error = record.exc_info[1] if record.exc_info else None
         _log.warning(record.getMessage(), kept_back=self._kept_back, error=type(error).__name__ if error else None)
-        _log.debug("where it happened", exc_info=record.exc_info or None)
         self._kept_back = 0
