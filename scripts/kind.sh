@@ -14,7 +14,7 @@ for program in docker kind kubectl helm curl; do
 done
 if ((${#missing[@]})); then
   echo "make kind needs these programs on the PATH: ${missing[*]}" >&2
-  echo "kind: https://kind.sigs.k8s.io; helm (4 or 3.17+): https://helm.sh. Without Docker, \`make demo\` shows the same." >&2
+  echo "kind: https://kind.sigs.k8s.io; helm 4: https://helm.sh. Without Docker, \`make demo\` shows the same." >&2
   exit 2
 fi
 if ! docker info >/dev/null 2>&1; then

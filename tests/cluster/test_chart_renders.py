@@ -216,3 +216,9 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist() -> None:
     names = {name for expression in asked for name in re.findall(r"\baoai_\w+", expression)}
     assert len(names) > 5
     assert names - exist == set()
+
+
+def test_every_alert_is_in_the_runbook() -> None:
+    section = (CHART.parents[1] / "docs" / "runbook.md").read_text(encoding="utf-8").partition("\n## Alerts\n")[2]
+    rows = re.findall(r"^\| `(AOAI\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert rows == [rule["alert"] for rule in yaml.safe_load((FILES / "alerts.yaml").read_text(encoding="utf-8"))]
