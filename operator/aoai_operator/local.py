@@ -137,6 +137,8 @@ class _Local:
             settings=self._gateway,
             observing=self._observer,
             publish=self._publish,
+            prepare=lambda snapshot: self._proxies.prepare(snapshot),  # noqa: PLW0108 - they need each other
+            moved=lambda: self._reconciler.observations_changed(),  # noqa: PLW0108
             now=_now,
             interval=settings.publish_interval,
         )

@@ -127,6 +127,7 @@ class _Operator:
         self._certificate: ServerCertificate | None = None
         self._certificate_there = asyncio.Event()
         self._tls: PeerTls | None = None
+        self._told_trust: set[str] = set()
         self._listening = asyncio.Event()
 
     def _drive_envoys(self, api: Kube) -> None:
@@ -152,6 +153,7 @@ class _Operator:
             plane=self._plane,
             observing=self._observer,
             settings=self._gateway_settings,
+            moved=self._proxies_changed,
             now=_now,
             interval=settings.publish_interval,
         )
@@ -323,6 +325,9 @@ class _Operator:
         self._peering.tables_changed()
         self._probing.follow(tables.values(), secrets)
         self._gateways.want(tables, secrets)
+        if (trusting := self._trusting()) != self._told_trust:
+            self._told_trust = trusting
+            self._certificates.wake()
 
     def _observed(self) -> None:
         self._metrics.observed(self._observer.overrides(_now()))

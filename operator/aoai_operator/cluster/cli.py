@@ -12,6 +12,7 @@ import typer
 
 from aoai_operator.adapters import logs
 from aoai_operator.core.api import parse_duration
+from aoai_operator.core.sidecar import PORT as SIDECAR_PORT
 from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, system_trust
 
 USAGE = 2
@@ -87,6 +88,10 @@ def run(
         HostPort,
         _option("--gateway-https", "The same, for HTTPS.", metavar="HOST:PORT", parser=HostPort.parse),
     ] = "0.0.0.0:8443",  # type: ignore[assignment]
+    sidecar_http: Annotated[
+        HostPort,
+        _option("--sidecar-http", "Where sidecars' Envoys listen.", metavar="HOST:PORT", parser=HostPort.parse),
+    ] = f"127.0.0.1:{SIDECAR_PORT}",  # type: ignore[assignment]
     kubeconfig: Annotated[
         Path | None,
         _option("--kubeconfig", "Credentials. Default: the pod's, else $KUBECONFIG.", exists=True, dir_okay=False),
@@ -127,6 +132,7 @@ def run(
         token_listen=token_listen,
         gateway_http=gateway_http,
         gateway_https=gateway_https,
+        sidecar_http=sidecar_http,
         kubeconfig=kubeconfig,
         trusted_ca=ca_file or system_trust(),
         resync=resync,

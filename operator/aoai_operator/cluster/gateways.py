@@ -37,6 +37,7 @@ class Gateways:
         plane: ControlPlane,
         observing: Observing,
         settings: Callable[[Audience], GatewaySettings],
+        moved: Callable[[], None],
         now: Callable[[], int],
         interval: float,
     ) -> None:
@@ -46,12 +47,14 @@ class Gateways:
             plane: serves the Envoys.
             observing: what was observed of the hosts.
             settings: gives the settings of an audience's Envoys.
+            moved: hears that what `programming` says may have changed.
             now: gives milliseconds of the Unix epoch.
             interval: the shortest time between two publications to an audience, in seconds.
         """
         self._plane = plane
         self._observing = observing
         self._settings = settings
+        self._moved = moved
         self._now = now
         self._interval = interval
         self._driven: dict[Audience, _Driven] = {}
@@ -80,6 +83,8 @@ class Gateways:
             publish=lambda snapshot: gateway.publish(snapshot),  # noqa: PLW0108 - they need each other
             now=self._now,
             interval=self._interval,
+            prepare=lambda snapshot: gateway.prepare(snapshot),  # noqa: PLW0108
+            moved=self._moved,
         )
         gateway = self._plane.add(str(audience), refused=publisher.refused, settled=publisher.settled)
         self._driven[audience] = _Driven(publisher, gateway)

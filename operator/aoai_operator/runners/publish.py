@@ -102,6 +102,7 @@ class Publisher:
         interval: float,
         translate: Translate | None = None,
         prepare: Callable[[Snapshot], None] = lambda _: None,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the ways in and out.
 
@@ -113,6 +114,7 @@ class Publisher:
             interval: the shortest time between two publications, in seconds.
             translate: makes a snapshot of the tables; None: a Translator of its own.
             prepare: does with a snapshot what takes long, in a thread, before it is handed over.
+            moved: hears that `programming` may have changed although no Envoy may have been sent anything.
         """
         self._settings = settings
         self._observing = observing
@@ -121,6 +123,7 @@ class Publisher:
         self._interval = interval
         self._translate = translate or Translator()
         self._prepare = prepare
+        self._moved = moved
         self._wake = asyncio.Event()
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
@@ -217,7 +220,8 @@ class Publisher:
         except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours
             _log.exception("translating failed, the last good snapshot keeps serving")
             return
-        if revisions != self._sent:
+        advanced = revisions != self._sent
+        if advanced:
             self._sent = revisions
             self._versions.clear()
             self._unjudged.extend(one for one in self._refused.values() if one not in self._unjudged)
@@ -227,6 +231,8 @@ class Publisher:
             self._hand_over(snapshot)
         self._judge()
         self._acknowledge()
+        if advanced:
+            self._moved()
 
     def _snapshot_of(
         self, entries: Mapping[PoolKey, PoolInput], overrides: Overrides

