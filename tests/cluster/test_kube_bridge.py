@@ -196,7 +196,7 @@ async def test_kinds_that_are_missing_are_waited_for_and_said(
             await eventually(lambda: woken.of(PoolKey(namespace, "chat")) == 1)
             # Gone under our feet, and back.
             await plane.kubectl("delete", "-f", str(CRDS), "--wait")
-            await eventually(lambda: bridge.missing, within=60)
+            await eventually(lambda: bridge.missing, within=20)
             await plane.apply(CRDS)
             await eventually(lambda: bridge.watching, within=40)
     finally:

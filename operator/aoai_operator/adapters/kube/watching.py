@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,10 @@ from aoai_operator.ports import Resource
 
 _PREFIX = "aoai.dev"
 _BEAT = 1.0
+_LAST = 1.0
+"""Seconds that kopf has after its end to end."""
+_CANCELS = 20
+_CLOSINGS, _CLOSING = 100, 0.01
 _LOGIN_FIRST, _LOGIN_LONGEST = 1.0, 30.0
 
 
@@ -63,6 +68,7 @@ class Watcher:
         self._stopped = False
         self._login_pause = 0.0
         self._sessions: list[aiohttp.ClientSession] = []
+        self._sockets: list[socket.socket] = []
 
     def stop(self) -> None:
         """Have `run` return soon; from any thread."""
@@ -71,24 +77,45 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until stopped, or until kopf gives up; whatever it raises then is raised."""
-        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        loop, stop, over = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self._stop = lambda: loop.is_closed() or loop.call_soon_threadsafe(stop.set)
         if self._stopped:
             return
-        beating = asyncio.create_task(self._beats())
-        try:
-            await kopf.operator(
-                registry=self._registry(),
+        operating = asyncio.create_task(
+            kopf.operator(
+                registry=self._registry(over),
                 settings=self._settings(),
                 standalone=True,
                 clusterwide=not self._namespaces,
                 namespaces=tuple(self._namespaces),
                 stop_flag=stop,
             )
+        )
+        ending = asyncio.create_task(over.wait())
+        beating = asyncio.create_task(self._beats())
+        try:
+            await asyncio.wait({operating, ending, beating}, return_when=asyncio.FIRST_COMPLETED)
+            # When one of its watches fails, kopf may wait for another one for ever, which wants to log in again.
+            await asyncio.wait({operating}, timeout=_LAST)
+            if operating.done():
+                operating.result()
         finally:
-            beating.cancel()
-            for session in self._sessions:
-                await session.close()
+            await _cancel_all()
+            await self._close()
+
+    async def _close(self) -> None:
+        """Close the connections, and wait until they are closed: the loop ends with us."""
+        for session in self._sessions:
+            await session.close()
+        for _ in range(_CLOSINGS):
+            if all(each.fileno() < 0 for each in self._sockets):
+                return
+            await asyncio.sleep(_CLOSING)
+
+    def _socket(self, address: Any) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets = [made, *(each for each in self._sockets if each.fileno() >= 0)]
+        return made
 
     async def _beats(self) -> None:
         while True:
@@ -119,8 +146,12 @@ class Watcher:
                 settings.watching.label_selectors[resource.group, resource.version, resource.plural] = labels
         return settings
 
-    def _registry(self) -> kopf.OperatorRegistry:
+    def _registry(self, over: asyncio.Event) -> kopf.OperatorRegistry:
+        async def ended(**_: Any) -> None:
+            over.set()
+
         registry = kopf.OperatorRegistry()
+        kopf.on.cleanup(id="ended", registry=registry)(ended)
         kopf.on.login(id="login", registry=registry, backoff=2)(self._login)
         for resource, (_, quiet) in self._kinds.items():
             kopf.on.event(
@@ -165,7 +196,9 @@ class Watcher:
             return response
 
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=RESTClientObject(config).ssl_context, limit=0),
+            connector=aiohttp.TCPConnector(
+                ssl=RESTClientObject(config).ssl_context, limit=0, socket_factory=self._socket
+            ),
             proxy=config.proxy,
             trust_env=config.proxy is None,
             middlewares=(middleware,),
@@ -182,3 +215,14 @@ class Watcher:
                 within = f"/namespaces/{namespace}" if namespace else ""
                 found[f"{base}{root}{within}/{resource.plural}"] = Scope(resource, namespace)
         return found
+
+
+async def _cancel_all() -> None:
+    """End all other tasks of this loop; some of kopf's take a cancellation for something else, and go on."""
+    for _ in range(_CANCELS):
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        if not rest:
+            return
+        for task in rest:
+            task.cancel()
+        await asyncio.wait(rest, timeout=0.1)
