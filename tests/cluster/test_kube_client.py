@@ -174,7 +174,6 @@ async def test_no_error_quotes_a_secret(
         await getattr(kube, verb)(SECRETS, {**good, **spoilt})
     except KubeError as error:
         told = f"{error!r} {error} {error.__cause__!r} {error.__context__!r} {error.message}"
-        print(told)
         assert SECRET[:6] not in told
         assert base64.b64encode(SECRET.encode()).decode()[:6] not in told
         assert "may quote" in told
