@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import structlog
 
@@ -132,6 +133,8 @@ class Leading:
                 raise
             _log.warning("the resources cannot be read, what was read last stays", why=str(error))
         self._secrets.want("resources", self._resources.refs())
+        if requested := self._resources.requested():
+            self._secrets.refresh(requested)
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECRETS_WITHIN):
                 await self._secrets.settled()
@@ -139,5 +142,12 @@ class Leading:
 
     def _deliver(self, _world: World, compiled: Compiled) -> None:
         self._reconciled(asyncio.get_running_loop().time() - self._begun)
+        pools, quotas = self._resources.statuses_of_invalid(self._now())
         if self._writer is not None:
-            self._writer.want(compiled)
+            self._writer.want(
+                replace(
+                    compiled,
+                    pool_statuses={**compiled.pool_statuses, **pools},
+                    quota_statuses={**compiled.quota_statuses, **quotas},
+                )
+            )

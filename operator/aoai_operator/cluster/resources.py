@@ -21,7 +21,8 @@ from aoai_operator.core.api import (
 from aoai_operator.core.credentials import reference
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.table import TLS_ENTRIES, RoutingTable
+from aoai_operator.core.status import invalid_pool_status, invalid_quota_status
+from aoai_operator.core.table import RoutingTable, tls_refs
 from aoai_operator.core.world import World
 from aoai_operator.ports import JsonObject, Resource
 
@@ -43,6 +44,7 @@ class Resources:
         """Take the stores."""
         self._stores = {AOAIBackendPool.KIND: pools, TenantQuota.KIND: quotas}
         self._read: dict[Named, _Read] = {}
+        self._asked: dict[Named, str] = {}
 
     async def refresh(self) -> None:
         """Read what was woken.
@@ -94,18 +96,34 @@ class Resources:
 
     def refs(self) -> frozenset[SecretRef]:
         """Return the entries of Secrets that pools and tenants refer to."""
-        found = {
-            reference(pool.metadata.namespace, endpoint.auth.api_key.secret_ref)
-            for pool in self.pools()
-            for endpoint in pool.spec.endpoints
-        }
-        for pool in self.pools():
-            if pool.spec.gateway.tls is not None:
-                name = pool.spec.gateway.tls.secret_ref.name
-                found.update(SecretRef(pool.metadata.namespace, name, key) for key in TLS_ENTRIES)
-        for quota in self.quotas():
-            found.update(reference(quota.metadata.namespace, i.api_key.secret_ref) for i in quota.spec.identities)
+        valid = (r.parsed for r in self._read.values() if not isinstance(r.parsed, Invalid))
+        return frozenset(ref for one in valid for ref in _refs(one))
+
+    def requested(self) -> frozenset[PoolKey]:
+        """Return the Secrets of the resources that a user asks to look at anew, once for each time that one asks."""
+        found: set[PoolKey] = set()
+        for named, read in self._read.items():
+            if isinstance(read.parsed, Invalid):
+                continue
+            asked = read.parsed.metadata.requested_at
+            if asked and self._asked.get(named) != asked:
+                self._asked[named] = asked
+                found.update(PoolKey(ref.namespace, ref.name) for ref in _refs(read.parsed))
         return frozenset(found)
+
+    def statuses_of_invalid(
+        self, now: int
+    ) -> tuple[dict[PoolKey, AOAIBackendPoolStatus], dict[PoolKey, TenantQuotaStatus]]:
+        """Return the statuses of the pools and of the tenants that cannot be used."""
+        pools, quotas = {}, {}
+        for (kind, key), invalid, generation in self.invalid():
+            if kind == AOAIBackendPool.KIND:
+                before = self.pool_status(key)
+                pools[key] = invalid_pool_status(invalid.faults, before, generation=generation, now=now)
+            else:
+                known = self.quota_status(key)
+                quotas[key] = invalid_quota_status(invalid.faults, known, generation=generation, now=now)
+        return pools, quotas
 
     def world(self, secrets: Mapping[SecretRef, SecretValue], last_good: Mapping[PoolKey, RoutingTable]) -> World:
         """Return the world of what was read, with the statuses that are on the API server."""
@@ -143,3 +161,15 @@ class Resources:
             return TenantQuotaStatus.model_validate(raw) if raw else None
         except ValidationError:
             return None
+
+
+def _refs(resource: Parsed) -> Iterator[SecretRef]:
+    namespace = resource.metadata.namespace
+    if isinstance(resource, TenantQuota):
+        for identity in resource.spec.identities:
+            yield reference(namespace, identity.api_key.secret_ref)
+        return
+    for endpoint in resource.spec.endpoints:
+        yield reference(namespace, endpoint.auth.api_key.secret_ref)
+    if resource.spec.gateway.tls is not None:
+        yield from tls_refs(namespace, resource.spec.gateway.tls.secret_ref.name)

@@ -20,6 +20,7 @@ class Fault(StrEnum):
     KEY_CONFLICT = "KeyConflict"
     HOSTNAME_CONFLICT = "HostnameConflict"
     CERTIFICATE_INVALID = "CertificateInvalid"
+    HOST_UNRESOLVED = "HostUnresolved"
 
     @property
     def of_reference(self) -> bool:

@@ -6,7 +6,7 @@ usable endpoint: a single sick endpoint never flips it, and shows in `Healthy` i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from aoai_operator.core.api import (
@@ -19,7 +19,8 @@ from aoai_operator.core.api import (
     TenantQuota,
     TenantQuotaStatus,
 )
-from aoai_operator.core.findings import Finding
+from aoai_operator.core.api.fault import FieldFault
+from aoai_operator.core.findings import Fault, Finding
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.table import RoutingTable
@@ -39,6 +40,7 @@ def pool_status(
 ) -> AOAIBackendPoolStatus:
     """Return the whole status of a pool."""
     states = _endpoint_states(world, table)
+    findings = [*findings, *_unresolved(pool, states)]
     programming = Programming.together(world.programming.get(pool.key, ()), table.revision if table else "")
     facts = [
         _about("Accepted", [f for f in findings if not f.fault.of_reference], "Accepted"),
@@ -47,12 +49,13 @@ def pool_status(
         _healthy(states),
     ]
     facts.append(_ready(facts, states))
+    facts += _progress(facts)
     before = world.pool_statuses.get(pool.key)
     usable = {name for name, _, state in states if state.usable}
     total = len(table.endpoints) if table else len(pool.spec.endpoints)
     return AOAIBackendPoolStatus(
         observed_generation=pool.metadata.generation,
-        conditions=_conditions(facts, before.conditions if before else (), pool.metadata.generation, world.now),
+        conditions=conditions_of(facts, before.conditions if before else (), pool.metadata.generation, world.now),
         endpoints=tuple(_endpoint_status(*one) for one in states),
         healthy_endpoints=f"{len(usable)}/{total}",
         routing_table=RoutingTableStatus(
@@ -60,6 +63,7 @@ def pool_status(
             revision=table.revision if table else "",
         ),
         proxies=ProxiesStatus(connected=programming.connected, programmed=programming.programmed),
+        last_handled_reconcile_at=pool.metadata.requested_at,
     )
 
 
@@ -71,11 +75,70 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
     ]
     bad = next((f for f in facts if f[1] is False), None)
     facts.append(("Ready", False, bad[2], bad[3]) if bad else ("Ready", True, "Ready", "The tenant is served."))
+    facts += _progress(facts)
     before = world.quota_statuses.get(quota.key)
     return TenantQuotaStatus(
+        last_handled_reconcile_at=quota.metadata.requested_at,
         observed_generation=quota.metadata.generation,
-        conditions=_conditions(facts, before.conditions if before else (), quota.metadata.generation, world.now),
+        conditions=conditions_of(facts, before.conditions if before else (), quota.metadata.generation, world.now),
     )
+
+
+def invalid_facts(faults: Iterable[FieldFault]) -> list[Fact]:
+    """Return the conditions of a resource that cannot be used at all: what it was before keeps serving."""
+    why = " ".join(f"{fault.sentence()}." for fault in faults)
+    return [
+        (kind, status, "Invalid", why) for kind, status in (("Accepted", False), ("Ready", False), ("Stalled", True))
+    ]
+
+
+def invalid_pool_status(
+    faults: Iterable[FieldFault], before: AOAIBackendPoolStatus | None, *, generation: int, now: int
+) -> AOAIBackendPoolStatus:
+    """Return the status of a pool that cannot be used; what it says of endpoints and Envoys stays as it was."""
+    before = before or AOAIBackendPoolStatus()
+    conditions = conditions_of(invalid_facts(faults), before.conditions, generation, now)
+    return before.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def invalid_quota_status(
+    faults: Iterable[FieldFault], before: TenantQuotaStatus | None, *, generation: int, now: int
+) -> TenantQuotaStatus:
+    """Return the status of a tenant that cannot be used."""
+    before = before or TenantQuotaStatus()
+    conditions = conditions_of(invalid_facts(faults), before.conditions, generation, now)
+    return before.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def _unresolved(pool: AOAIBackendPool, states: Iterable[tuple[str, str, HostState]]) -> Iterator[Finding]:
+    """Yield what is wrong with the endpoints whose names have no address, once for each endpoint."""
+    places = {endpoint.name: i for i, endpoint in enumerate(pool.spec.endpoints)}
+    told = {name: state.message for name, _, state in states if state.reason is Reason.DNS and name in places}
+    for name, message in told.items():
+        host = pool.spec.endpoints[places[name]].host
+        yield Finding(
+            kind=pool.KIND,
+            key=pool.key,
+            fault=Fault.HOST_UNRESOLVED,
+            field=f"spec.endpoints[{places[name]}].url",
+            message=message or f"{host} has no address",
+            mend="mend the name, or the DNS that the operator asks",
+        )
+
+
+def _progress(facts: Sequence[Fact]) -> list[Fact]:
+    """Return kstatus' own two conditions, each only while it is so.
+
+    Stalled: somebody has to change something before it can get better. A Secret that is missing is none: it may be on
+    its way. Source: sigs.k8s.io/cli-utils, pkg/kstatus, "The Stalled and Reconciling conditions".
+    """
+    known = {kind: (status, reason, message) for kind, status, reason, message in facts}
+    for kind in ("Accepted", "Programmed"):
+        status, reason, message = known.get(kind, (True, "", ""))
+        if status is not True:
+            stalled = kind == "Accepted" or reason == "Refused"
+            return [("Stalled" if stalled else "Reconciling", True, reason, message)]
+    return []
 
 
 def _endpoint_states(world: World, table: RoutingTable | None) -> list[tuple[str, str, HostState]]:
@@ -155,7 +218,10 @@ def _ready(facts: Iterable[Fact], states: Sequence[tuple[str, str, HostState]]) 
     return "Ready", True, "Ready", ""
 
 
-def _conditions(facts: Iterable[Fact], before: Sequence[Condition], generation: int, now: int) -> tuple[Condition, ...]:
+def conditions_of(
+    facts: Iterable[Fact], before: Sequence[Condition], generation: int, now: int
+) -> tuple[Condition, ...]:
+    """Return facts as conditions; one whose status is as `before` keeps its time."""
     old = {c.type: c for c in before}
     words = {True: "True", False: "False", None: "Unknown"}
     made = []

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-REQUESTED_AT = "reconcile.aoai.dev/requestedAt"
-"""The annotation by which a user asks for a new look, as in Flux."""
+from aoai_operator.core.api.base import REQUESTED_AT
 
 
 class Marks:

@@ -183,6 +183,10 @@ ResourceName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{SUB
 Hostname = Annotated[str, Field(min_length=1, max_length=253, pattern=f"^{SUBDOMAIN}$")]
 
 
+REQUESTED_AT = "reconcile.aoai.dev/requestedAt"
+"""The annotation by which a user asks for a new look, as in Flux."""
+
+
 class ObjectMeta(Model):
     """The part of `metadata` that we read. Everything else that Kubernetes or a user writes there is ignored."""
 
@@ -193,6 +197,12 @@ class ObjectMeta(Model):
     uid: str = ""
     generation: int = 0
     creation_timestamp: str = ""
+    annotations: dict[str, str] = {}
+
+    @property
+    def requested_at(self) -> str:
+        """What the annotation reconcile.aoai.dev/requestedAt says; at most 64 characters of it."""
+        return self.annotations.get(REQUESTED_AT, "")[:64]
 
 
 SecretName = Annotated[str, Field(min_length=1, max_length=253, pattern=f"^{SUBDOMAIN}$")]

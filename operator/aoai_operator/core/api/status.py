@@ -19,7 +19,8 @@ class Condition(Model):
     """One observed fact about a resource, in the form of Kubernetes' `metav1.Condition`."""
 
     type: Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z]*$")] = Field(
-        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy or Ready. Set by the operator."
+        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy or Ready; Reconciling or Stalled while it "
+        "is so. Set by the operator."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds: True, False or Unknown.")
     observed_generation: Annotated[int, Field(ge=-1)] = Field(
@@ -76,6 +77,10 @@ _CONDITIONS = Field(
     description="Observed facts, one for each type. Default none. At most 16.",
     json_schema_extra=list_map("type"),
 )
+_HANDLED = Field(
+    default="",
+    description="The value of the annotation reconcile.aoai.dev/requestedAt that was last acted upon. Default empty.",
+)
 _GENERATION = Field(
     default=-1, description="metadata.generation that the status was worked out from. Default -1: none yet."
 )
@@ -101,6 +106,7 @@ class AOAIBackendPoolStatus(Model):
     proxies: ProxiesStatus = Field(
         default=ProxiesStatus(), description="How many Envoys carry the pool. Default: none."
     )
+    last_handled_reconcile_at: Annotated[str, Field(max_length=64)] = _HANDLED
 
 
 class TenantQuotaStatus(Model):
@@ -108,3 +114,4 @@ class TenantQuotaStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=-1)] = _GENERATION
     conditions: tuple[Condition, ...] = _CONDITIONS
+    last_handled_reconcile_at: Annotated[str, Field(max_length=64)] = _HANDLED
