@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from aoai_operator.adapters.kube.store import ObjectStore
 from aoai_operator.core.api import (
@@ -30,7 +31,10 @@ Named = tuple[str, PoolKey]
 """A resource by its kind and key."""
 
 
-@dataclass(frozen=True, slots=True)
+S = TypeVar("S", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Read:
     version: str
     parsed: Parsed | Invalid
@@ -45,6 +49,9 @@ class Resources:
         self._stores = {AOAIBackendPool.KIND: pools, TenantQuota.KIND: quotas}
         self._read: dict[Named, _Read] = {}
         self._asked: dict[Named, str] = {}
+        self._pool_statuses = _Statuses(AOAIBackendPoolStatus)
+        self._quota_statuses = _Statuses(TenantQuotaStatus)
+        self._refs: frozenset[SecretRef] = frozenset()
 
     async def refresh(self) -> None:
         """Read what was woken.
@@ -54,7 +61,11 @@ class Resources:
         """
         for store in self._stores.values():
             await store.refresh()
-        self._read = await asyncio.to_thread(self._parsed)
+        read = await asyncio.to_thread(self._parsed)
+        if read != self._read:
+            self._read = read
+            valid = (r.parsed for r in read.values() if not isinstance(r.parsed, Invalid))
+            self._refs = frozenset(ref for one in valid for ref in _refs(one))
 
     @property
     def complete(self) -> bool:
@@ -96,8 +107,7 @@ class Resources:
 
     def refs(self) -> frozenset[SecretRef]:
         """Return the entries of Secrets that pools and tenants refer to."""
-        valid = (r.parsed for r in self._read.values() if not isinstance(r.parsed, Invalid))
-        return frozenset(ref for one in valid for ref in _refs(one))
+        return self._refs
 
     def requested(self) -> frozenset[PoolKey]:
         """Return the Secrets of the resources that a user asks to look at anew, once for each time that one asks."""
@@ -148,17 +158,32 @@ class Resources:
 
     def pool_status(self, key: PoolKey) -> AOAIBackendPoolStatus | None:
         """Return what the status of a pool says on the API server; None for nothing that we could have written."""
-        raw = self._stores[AOAIBackendPool.KIND].objects.get(key, {}).get("status")
-        try:
-            return AOAIBackendPoolStatus.model_validate(raw) if raw else None
-        except ValidationError:
-            return None
+        return self._pool_statuses.of(self.object(AOAIBackendPool.KIND, key), key)
 
     def quota_status(self, key: PoolKey) -> TenantQuotaStatus | None:
         """Return what the status of a tenant says on the API server; None for nothing that we could have written."""
-        raw = self._stores[TenantQuota.KIND].objects.get(key, {}).get("status")
+        return self._quota_statuses.of(self.object(TenantQuota.KIND, key), key)
+
+
+class _Statuses(Generic[S]):
+    """Reads statuses, each once as long as its object is the same."""
+
+    def __init__(self, model: type[S]) -> None:
+        self._model = model
+        self._read: dict[PoolKey, tuple[JsonObject, S | None]] = {}
+
+    def of(self, raw: JsonObject | None, key: PoolKey) -> S | None:
+        if raw is None:
+            self._read.pop(key, None)
+            return None
+        known = self._read.get(key)
+        if known is None or known[0] is not raw:
+            self._read[key] = known = (raw, self._parsed(raw.get("status")))
+        return known[1]
+
+    def _parsed(self, status: object) -> S | None:
         try:
-            return TenantQuotaStatus.model_validate(raw) if raw else None
+            return self._model.model_validate(status) if status else None
         except ValidationError:
             return None
 

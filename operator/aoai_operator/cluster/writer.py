@@ -65,6 +65,7 @@ class Writer:
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._retry = _RETRY
         self._written: dict[tuple[str, PoolKey], Status] = {}
+        self._same: dict[tuple[str, PoolKey], tuple[Status | None, Status]] = {}
         self._quiet_until: dict[PoolKey, float] = {}
 
     def want(self, compiled: Compiled) -> None:
@@ -110,9 +111,17 @@ class Writer:
 
         One that cannot be read, as a newer version of this operator may leave it, is written once, and not for ever.
         """
+        named = resource.kind, key
+        same = self._same.get(named)
+        if same is not None and same[0] is before and same[1] is wanted:
+            return False
         if self._resources.object(resource.kind, key) is None:
             return False
-        return wanted not in (before, self._written.get((resource.kind, key)) if before is None else None)
+        if wanted not in (before, self._written.get(named) if before is None else None):
+            return True
+        # To compare thousands of equal statuses at each pass would take longer than all the rest of it.
+        self._same[named] = before, wanted
+        return False
 
     def _postponed(self, key: PoolKey, before: AOAIBackendPoolStatus | None, wanted: AOAIBackendPoolStatus) -> bool:
         """Tell whether it can wait: only the states of its endpoints changed, and it was written a moment ago."""
