@@ -15,7 +15,7 @@ from bench import machine
 from bench.native import build
 from bench.processes import BenchError
 from bench.report import Outcome, say, show, write
-from bench.scenarios import failover, harvest, latency, litellm, proxy, streams
+from bench.scenarios import failover, harvest, latency, litellm, proxy, scale, streams
 from bench.site import Site
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
@@ -24,6 +24,7 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "latency": latency.run,
     "harvest": harvest.run,
     "failover": failover.run,
+    "scale": scale.run,
     "litellm": litellm.run,
 }
 OUT = Path(__file__).parent / "out"
@@ -35,6 +36,7 @@ scenarios:
   latency   added p50, p99 and time to first byte at a tenth of saturation
   harvest   tokens served before a client sees a 429, three unequal regions
   failover  errors that clients see while one of three regions breaks
+  scale     a change of one of 10, 100 and 1,000 pools to two Envoys: time, bytes, memory
   litellm   LiteLLM beside it in all of these (installed on first use)
 
 examples:

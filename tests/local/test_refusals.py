@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -71,7 +71,7 @@ class Sabotage:
         for name, cluster in resources[TypeUrl.CLUSTER].items():
             if cluster.owner == key:
                 body = {**cluster.body, "connect_timeout": "-1s"}
-                resources[TypeUrl.CLUSTER][name] = replace(cluster, body=body)
+                resources[TypeUrl.CLUSTER][name] = Resource(name, body, cluster.owner)
 
 
 @dataclass

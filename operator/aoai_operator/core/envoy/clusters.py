@@ -1,8 +1,12 @@
-"""Clusters: one for each pool x model, with the filters that act on every attempt, retries included."""
+"""Clusters: one for each pool x model, with the filters that act on every attempt, retries included.
+
+What is alike in all clusters is made once and shared, as there are thousands; nobody changes a resource's body.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from aoai_operator.core.envoy.config import ADS, EXTENSIONS, TYPE, duration, extension, set_header, typed
 from aoai_operator.core.envoy.luadata import source
@@ -84,6 +88,7 @@ def _slow_start(table: RoutingTable) -> Json:
     return {"slow_start_config": ramp}
 
 
+@cache
 def _ejection() -> Json:
     """Return short ejections, which bridge the time until EDS says the same with its exact end.
 
@@ -107,6 +112,7 @@ def _ejection() -> Json:
     }
 
 
+@cache
 def _transports(settings: GatewaySettings) -> list[Json]:
     trust = {"trusted_ca": {"filename": settings.trusted_ca}}
     tls = extension(
@@ -137,6 +143,7 @@ def _protocol(table: RoutingTable, model: Model, *, renames: bool) -> Json:
     )
 
 
+@cache
 def _throttled() -> Json:
     """Return the answers that eject a host at once: only a throttled one, as one 500 must not take a region away."""
     return {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": "429"}}]}}
@@ -199,6 +206,7 @@ def _credential(table: RoutingTable, endpoint: str) -> Json:
     return extension(endpoint, "filters.http.composite.v3.ExecuteFilterAction", typed_config=injector)
 
 
+@cache
 def _renaming() -> Json:
     return extension(
         "rename",

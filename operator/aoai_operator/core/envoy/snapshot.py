@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -34,30 +34,57 @@ class TypeUrl(StrEnum):
 
 def content_hash(value: Any) -> str:
     """Return 16 hex digits of the SHA-256 of the canonical JSON of `value`: equal content, equal version."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return _digest(_canonical(value))[:16]
 
 
-@dataclass(frozen=True, slots=True)
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class Resource:
-    """One xDS resource.
+    """One xDS resource. Immutable; equal content, equal `version`.
 
-    `owner` is the key "namespace/pool" of the one pool that it comes from, or None when several share it.
+    It is kept as JSON text: a fleet has tens of thousands, and as objects each takes ten times as much memory.
     The body is kept out of the repr: it may be a Secret.
     """
 
-    name: str
-    body: Json = field(repr=False)
-    owner: str | None = None
-    version: str = field(init=False)
-    digest: int = field(init=False, repr=False)
-    """A hash of name and version; a sum of many tells a set of resources, in whatever order."""
+    __slots__ = ("_text", "digest", "name", "owner", "version")
 
-    def __post_init__(self) -> None:
-        version = content_hash(self.body)
-        object.__setattr__(self, "version", version)
-        named = hashlib.sha256(f"{self.name} {version}".encode("utf-8", "surrogatepass")).digest()
-        object.__setattr__(self, "digest", int.from_bytes(named[:16]))
+    def __init__(self, name: str, body: Json, owner: str | None = None) -> None:
+        """Take a resource.
+
+        Args:
+            name: its name among those of its type.
+            body: the message in the proto3 JSON mapping.
+            owner: the key "namespace/pool" of the one pool that it comes from; None when several share it.
+        """
+        self.name = name
+        self.owner = owner
+        self._text = _canonical(body)
+        self.version = _digest(self._text)[:16]
+        self.digest = int(_digest(f"{name} {self.version}")[:32], 16)
+        """A hash of name and version; a sum of many tells a set of resources, in whatever order."""
+
+    @property
+    def body(self) -> Json:
+        """The message, made anew at each call."""
+        body: Json = json.loads(self._text)
+        return body
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Resource):
+            return NotImplemented
+        return (self.name, self.owner, self._text) == (other.name, other.owner, other._text)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.owner, self.version))
+
+    def __repr__(self) -> str:
+        return f"Resource(name={self.name!r}, owner={self.owner!r}, version={self.version!r})"
 
 
 @dataclass(frozen=True)
