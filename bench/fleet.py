@@ -66,7 +66,7 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a fleet took, in seconds and by the kind of change; a stall is the longest that the event loop kept others."""
+    """What a fleet took, in seconds, by the kind of change; a stall is the longest that the event loop kept others."""
 
     pools: int
     cold_start: float

@@ -78,9 +78,9 @@ def _changes(found: dict[int, dict[str, Any]]) -> list[tuple[Cell, ...]]:
 
 
 def _p99(one: dict[str, Any], kind: str) -> float:
-    return max(one["seconds"][kind])
+    return float(max(one["seconds"][kind]))
 
 
 def _growth(found: dict[int, dict[str, Any]]) -> float:
     small, large = found[SIZES[0]]["bytes_each"], found[SIZES[-1]]["bytes_each"]
-    return max(large[kind] / small[kind] for kind in small)
+    return float(max(large[kind] / small[kind] for kind in small))

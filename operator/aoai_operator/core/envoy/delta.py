@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from aoai_operator.core.envoy.packed import WILDCARD, PackedResource
 from aoai_operator.core.envoy.snapshot import TypeUrl
@@ -42,7 +43,7 @@ class Request:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Response:
     """A DeltaDiscoveryResponse."""
 
@@ -51,7 +52,7 @@ class Response:
     resources: tuple[PackedResource, ...]
     removed: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def versions(self) -> dict[str, str]:
         """Name to version of everything told, REMOVED for what was removed."""
         return dict.fromkeys(self.removed, REMOVED) | {r.name: r.version for r in self.resources}
@@ -91,11 +92,16 @@ class Subscription:
         # What a refused response held beside the bad ones: sent again in ever smaller groups, because Envoy may have
         # applied none of it, and may not have said which is bad.
         self._suspects: list[tuple[str, ...]] = []
+        # What was found to hold no news, and nothing to remove: looked through again only when it is another mapping.
+        self._seen: Mapping[str, PackedResource] | None = None
+        self._kept: Mapping[str, PackedResource] | None = None
         # Envoy waits for the first answer to a wildcard at its start, even if there is nothing.
         self._greeting_owed = wildcard and not held
 
     def change(self, request: Request) -> None:
         """Apply the subscriptions and unsubscriptions of a request."""
+        if request.subscribe or request.unsubscribe:
+            self._seen = self._kept = None
         for name in request.subscribe:
             if name == WILDCARD:
                 self._greeting_owed = self._greeting_owed or not (self.wildcard or self.held)
@@ -123,6 +129,8 @@ class Subscription:
 
     def next_update(self, current: Mapping[str, PackedResource]) -> tuple[list[PackedResource], list[str]] | None:
         """Return what is to be sent now: resources, and names that do not exist; None for nothing."""
+        if current is self._seen:
+            return None
         for group in self._suspects:
             if suspects := [current[name] for name in group if name in current and self._wants(name)]:
                 return suspects, []
@@ -130,6 +138,7 @@ class Subscription:
         absent = sorted(name for name in self.names | self._owed if self._is_news_as_absent(name, current))
         if changed or absent or self._greeting_owed:
             return changed, absent
+        self._seen = current
         return None
 
     def _wants(self, name: str) -> bool:
@@ -145,15 +154,21 @@ class Subscription:
 
     def removals(self, current: Mapping[str, PackedResource]) -> list[str]:
         """Return the names that the proxy holds and that are no more."""
-        return sorted(name for name, version in self.held.items() if version != REMOVED and name not in current)
+        if current is self._kept:
+            return []
+        names = sorted(name for name, version in self.held.items() if version != REMOVED and name not in current)
+        self._kept = None if names else current
+        return names
 
     def repeat(self, names: Iterable[str]) -> None:
         """Send these again, although they are not new."""
         self._owed |= self.names.intersection(names)
+        self._seen = None
 
     def sent(self, response: Response) -> None:
         """Note a response as under way."""
         self.in_flight = response
+        self._seen = self._kept = None
         self._greeting_owed = False
         told = response.versions
         self._owed.difference_update(told)
@@ -178,6 +193,7 @@ class Subscription:
     def _refuse(self, response: Response, error: str) -> list[Outcome]:
         sent = {r.name: r.version for r in response.resources}
         bad = named_in(error, sent) if len(sent) > 1 else list(sent)
+        self._seen = None
         self._suspects[:0] = _groups([name for name in sorted(sent) if name not in bad], halve=not bad)
         self.rejected.update((name, sent[name]) for name in bad)
         refused: list[Outcome] = [Nacked(response.type_url, {n: sent[n] for n in bad}, error)] if bad else []

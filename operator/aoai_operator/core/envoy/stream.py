@@ -92,11 +92,13 @@ class DeltaStream:
     def _is_warm(self, url: TypeUrl, snapshot: PackedSnapshot) -> bool:
         """Tell whether the proxy was answered all that its accepted resources of a type made it ask for."""
         subscription = self._subscriptions[url]
-        wanted: set[Reference] = set()
-        for name, resource in snapshot.resources.get(url, {}).items():
-            if name in subscription.held and name not in subscription.rejected:
-                wanted |= resource.references
-        return all(self._was_answered(reference) for reference in wanted)
+        held, rejected = subscription.held, subscription.rejected
+        return all(
+            self._was_answered(reference)
+            for name, resource in snapshot.resources.get(url, {}).items()
+            if resource.references and name in held and name not in rejected
+            for reference in resource.references
+        )
 
     def _was_answered(self, reference: Reference) -> bool:
         subscription = self._subscriptions.get(reference.type_url)
