@@ -46,11 +46,9 @@ def _conditions(before: Sequence[Condition], after: Sequence[Condition]) -> Iter
         was = old.get(new.type)
         if new.type in _SUMS_UP or (was is not None and (was.status, was.reason) == (new.status, new.reason)):
             continue
-        if (
-            new.status == "Unknown"
-            or new.reason in _ON_ITS_WAY
-            or (new.status == "True" and new.type != "Ready" and was is None)
-        ):
+        if new.status == "Unknown" or new.reason in _ON_ITS_WAY or (was is not None and was.reason in _ON_ITS_WAY):
+            continue
+        if was is None and new.status == "True" and new.type != "Ready":
             continue
         message = new.message or f"{new.type} is {new.status}."
         if (new.reason, message) in told:

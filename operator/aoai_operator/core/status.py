@@ -208,7 +208,8 @@ def _ready(facts: Iterable[Fact], states: Sequence[tuple[str, str, HostState]]) 
     for kind in ("Accepted", "Programmed"):
         status, reason, message = known[kind]
         if status is not True:
-            return "Ready", status, reason, message
+            # While Envoys take a new table the last one serves: it is not known yet, and no alarm.
+            return "Ready", None if reason == "Pending" else status, reason, message
     if not any(s.usable for _, _, s in states):
         _, reason, message = known["Healthy"]
         return "Ready", False, reason, message
