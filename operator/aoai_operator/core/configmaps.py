@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -26,13 +27,16 @@ POOL_LABEL = "aoai.dev/pool"
 """The label with the pool's name, by which the ConfigMaps are found."""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "aoai-operator"}
 REVISION = "aoai.dev/revision"
-"""The annotation with the table's revision, for people."""
+"""The annotation with the table's revision, or of a ConfigMap of tenants its own digest; for people."""
 
 _TABLE, _TENANTS = "routing-table.yaml", "tenants.yaml"
 _INLINE = 100_000
 """Characters up to which the tenants stay in the table's own ConfigMap."""
 _LARGEST = 400_000
 """Characters of a shard."""
+_DEEPEST = 20
+"""Lists and maps within each other; a table has fewer."""
+_NAMES = re.compile(r"(.+)-(?:routing|tenants-\d+)")
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -44,12 +48,26 @@ class Read:
     Attributes:
         table: the routing table, when it is whole.
         refused: why it is not taken, in a sentence; empty while it is only being written.
-        tidy: whether everything is there, and nothing that should not be.
+        owner: the uid of the pool that owns all of them, when everything is as it was applied: nothing is missing, left
+            over or edited. Empty: it is to be applied again.
     """
 
     table: RoutingTable | None = None
     refused: str = ""
-    tidy: bool = False
+    owner: str = ""
+
+
+def pool_of(item: PoolKey) -> PoolKey | None:
+    """Return the pool whose ConfigMap this would be by its name, which nobody can edit; None: no pool's."""
+    found = _NAMES.fullmatch(item.name)
+    return PoolKey(item.namespace, found[1]) if found else None
+
+
+def belongs(item: Mapping[str, Any], pool: str, uid: str) -> bool:
+    """Tell whether a ConfigMap that has the name of a pool's is one: by its label, or by its owner."""
+    metadata = item["metadata"]
+    owners = metadata.get("ownerReferences") or ()
+    return (metadata.get("labels") or {}).get(POOL_LABEL) == pool or any(owner["uid"] == uid for owner in owners)
 
 
 def routing_name(pool: str) -> str:
@@ -72,8 +90,10 @@ def manifests(table: RoutingTable, uid: str) -> tuple[Json, ...]:
         document["tenants"] = tenants
     else:
         shards = _shards(tenants)
+    # Of the table's revision a shard says nothing, or each of them would change with it.
     made = [
-        _config_map(table, uid, shard_name(table.name, i), revision, {_TENANTS: text}) for i, text in enumerate(shards)
+        _config_map(table, uid, shard_name(table.name, i), _text_digest(text), {_TENANTS: text})
+        for i, text in enumerate(shards)
     ]
     head = {"revision": revision, "digest": _digest(document), "shards": [_text_digest(text) for text in shards]}
     text = _dumped({**head, "table": document})
@@ -87,35 +107,53 @@ def shard_name(pool: str, number: int) -> str:
 
 def read(pool: PoolKey, present: Iterable[Mapping[str, Any]]) -> Read:
     """Read the ConfigMaps that are there for a pool."""
-    by_name = {item["metadata"]["name"]: item.get("data") or {} for item in present}
+    items = {item["metadata"]["name"]: item for item in present}
+    by_name = {one: item.get("data") or {} for one, item in items.items()}
     name = routing_name(pool.name)
     if name not in by_name:
         return Read()
     try:
-        return _read(pool, name, by_name)
+        found, names = _read(pool, name, by_name)
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError, AttributeError):
         # What exactly is wrong with it would quote what somebody wrote there.
         return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds no routing table that this version can read")
+    if found.table is not None and by_name.keys() == names:
+        return replace(found, owner=_owner(items, found.table))
+    return found
 
 
-def _read(pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]]) -> Read:
+def _owner(items: Mapping[str, Mapping[str, Any]], table: RoutingTable) -> str:
+    """Return the uid of the pool that owns all of these, if they are labelled as they should be; else nothing."""
+    uids = set()
+    for item in items.values():
+        metadata = item["metadata"]
+        owners = {o["uid"] for o in metadata.get("ownerReferences") or () if o["kind"] == AOAIBackendPool.KIND}
+        labelled = {**MANAGED_BY, POOL_LABEL: table.name}.items() <= (metadata.get("labels") or {}).items()
+        uids.add(owners.pop() if labelled and len(owners) == 1 else "")
+    annotations = items[routing_name(table.name)]["metadata"].get("annotations") or {}
+    return uids.pop() if len(uids) == 1 and annotations.get(REVISION) == table.revision else ""
+
+
+def _read(pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]]) -> tuple[Read, set[str]]:
+    """Return what they hold, and the names of those that make it up."""
     found = _loaded(by_name[name][_TABLE])
     document = found["table"]
     if _digest(document) != found["digest"]:
-        return Read(refused=f"the ConfigMap {pool.namespace}/{name} was edited: it is not what its digest says")
+        refused = f"the ConfigMap {pool.namespace}/{name} was edited: it is not what its digest says"
+        return Read(refused=refused), set()
     wanted = {shard_name(pool.name, i): digest for i, digest in enumerate(found["shards"])}
     for shard, digest in wanted.items():
         text = by_name.get(shard, {}).get(_TENANTS)
         if text is None or _text_digest(text) != digest:
-            return Read()
+            return Read(), set()
     if wanted:
         parts = (_loaded(by_name[shard][_TENANTS]) for shard in wanted)
         tenants = [tenant for part in parts for tenant in part]
         document = {**document, "tenants": sorted(tenants, key=_tenant_key)}
     table = RoutingTable.model_validate_json(json.dumps(document))
     if table.key != pool:
-        return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds the table of the pool {table.key}")
-    return Read(table=table, tidy=by_name.keys() == {name, *wanted})
+        return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds the table of the pool {table.key}"), set()
+    return Read(table=table), {name, *wanted}
 
 
 def _shards(tenants: Sequence[Json]) -> list[str]:
@@ -161,6 +199,20 @@ def _dumped(value: object) -> str:
 
 
 def _loaded(text: str) -> Any:
+    """Load YAML that anybody may have written.
+
+    Raises:
+        ValueError: it has aliases, which may stand for endlessly much, or is nested so deeply that the loader, which
+            calls itself, would take the whole process with it.
+    """
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
+            raise ValueError
     return yaml.load(text, _LOADER)  # noqa: S506 - a safe one, in C where there is one
 
 
