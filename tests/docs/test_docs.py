@@ -126,13 +126,31 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in sorted(names) if f"`aoai-operator {name}" not in README] == []
 
 
-def test_what_the_readme_says_is_there_is_there() -> None:
+def readme_tree() -> set[Path]:
+    """Return the paths of the layout in the README, by their indentation."""
     tree = re.search(r"```\n(operator/aoai_operator/ .*?)```", README, re.DOTALL)
     assert tree
-    parents = (ROOT, ROOT / "operator/aoai_operator", ROOT / "operator/aoai_operator/core")
+    found: set[Path] = set()
+    parents: list[Path] = []
     for line in tree[1].splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
-        assert (parents[depth] / line.split()[0]).exists(), line
+        path = (parents[depth - 1] if depth else ROOT) / line.split()[0]
+        parents[depth:] = [path]
+        found.add(path)
+    return found
+
+
+def test_what_the_readme_says_is_there_is_there() -> None:
+    assert [path for path in sorted(readme_tree()) if not path.exists()] == []
+
+
+def test_every_example_and_every_level_of_tests_is_in_the_readme() -> None:
+    tree = readme_tree()
+    examples = [path for path in (ROOT / "examples").iterdir() if path.is_dir()]
+    assert [path.name for path in sorted(examples) if path not in tree] == []
+    line = next(line for line in README.splitlines() if line.startswith("tests/"))
+    levels = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert [level for level in sorted(levels) if not re.search(rf"\b{level}\b", line)] == []
 
 
 def test_the_pool_of_the_readme_is_valid(tmp_path: Path) -> None:
