@@ -166,7 +166,9 @@ class _Operator:
         tables = ObjectStore(
             api, CONFIG_MAPS, namespaces=settings.watch_namespaces, labels=POOL_LABEL, resync=settings.resync
         )
-        self._serving = Serving(store=tables, secrets=self._secrets, deliver=self._deliver)
+        self._serving = Serving(
+            store=tables, pool=partial(api.get, POOLS), secrets=self._secrets, deliver=self._deliver
+        )
 
     def _talk_to_peers(self) -> None:
         self._peering = Peering(
@@ -196,12 +198,13 @@ class _Operator:
             resources=resources,
             secrets=self._secrets,
             serving=self._serving,
-            writer=lambda: Writer(
+            writer=lambda taken_changed: Writer(
                 api=self._fenced,
                 resources=resources,
                 serving=self._serving,
                 events=self._events,
                 waiting=self._metrics.unwritten,
+                taken_changed=taken_changed,
             ),
             observe=self._observer.overrides,
             programming=self._peering.programming,

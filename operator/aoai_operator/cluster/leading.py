@@ -36,7 +36,7 @@ class Leading:
         resources: Resources,
         secrets: SecretReader,
         serving: Serving,
-        writer: Callable[[], Writer],
+        writer: Callable[[Callable[[], None]], Writer],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
         reconciled: Callable[[float], None],
@@ -50,7 +50,7 @@ class Leading:
             resources: the pools and tenants.
             secrets: reads what they refer to.
             serving: has the tables that serve: what is held, or cannot be compiled, stays as it is there.
-            writer: makes the one that writes during one term.
+            writer: makes the one that writes during one term, with whom to tell when its `taken` changed.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
             reconciled: hears how many seconds a pass took.
@@ -97,7 +97,7 @@ class Leading:
         """Lead until cancelled. It starts from what is on the API server, and not from what it knew before."""
         # What serves must be known before anything is written, or a pool that is held would lose its table.
         await self._serving.ready.wait()
-        self._writer = writer = self._new_writer()
+        self._writer = writer = self._new_writer(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
             observe=self._observe,
@@ -138,7 +138,8 @@ class Leading:
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECRETS_WITHIN):
                 await self._secrets.settled()
-        return self._resources.world(self._secrets.values, self._serving.tables)
+        world = self._resources.world(self._secrets.values, self._serving.tables)
+        return replace(world, taken=dict(self._writer.taken)) if self._writer else world
 
     def _deliver(self, _world: World, compiled: Compiled) -> None:
         self._reconciled(asyncio.get_running_loop().time() - self._begun)

@@ -28,6 +28,8 @@ _PAUSE = 0.1
 _QUIET = 2.0
 """Seconds between two writes of a status for its endpoints' sake alone: a region that throttles comes and goes."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
+_LOOK_AGAIN = 10.0
+"""Seconds until a name is tried again that somebody else's ConfigMap has."""
 _GONE = 404
 _CONFLICT = 409
 
@@ -46,6 +48,7 @@ class Writer:
         serving: Serving,
         events: EventPoster,
         waiting: Callable[[int], None],
+        taken_changed: Callable[[], None],
     ) -> None:
         """Take the parts.
 
@@ -54,8 +57,13 @@ class Writer:
             resources, serving: what is there.
             events: posts Events.
             waiting: hears how many objects are to be written.
+            taken_changed: hears that `taken` changed.
         """
         self._waiting = waiting
+        self._taken_changed = taken_changed
+        self.taken: dict[PoolKey, str] = {}
+        """The names of ConfigMaps that pools need, and that are somebody else's."""
+        self._look_at: dict[PoolKey, float] = {}
         self._api = api
         self._resources = resources
         self._serving = serving
@@ -94,9 +102,13 @@ class Writer:
     def _jobs(self) -> Iterator[Job]:
         """Yield what there is to do, an object at a time."""
         compiled = self._compiled
+        now = asyncio.get_running_loop().time()
         for key, table in compiled.tables.items():
-            if not self._serving.holds(table) and (pool := self._resources.object(POOLS.kind, key)):
-                yield partial(self._write_table, table, pool["metadata"]["uid"])
+            pool = self._resources.object(POOLS.kind, key)
+            if pool is None or self._serving.holds(table, uid := pool["metadata"]["uid"]):
+                continue
+            if self._look_at.get(key, 0.0) <= now:
+                yield partial(self._write_table, table, uid)
         for key, wanted in compiled.pool_statuses.items():
             before = self._resources.pool_status(key)
             if self._differs(POOLS, key, before, wanted) and not self._postponed(key, before, wanted):
@@ -134,14 +146,39 @@ class Writer:
         return left > 0
 
     async def _write_table(self, table: RoutingTable, uid: str) -> None:
-        wanted = configmaps.manifests(table, uid)
-        for manifest in wanted:
+        wanted = {
+            PoolKey(table.namespace, manifest["metadata"]["name"]): manifest
+            for manifest in configmaps.manifests(table, uid)
+        }
+        there = set(self._serving.names(table.key))
+        for key in wanted.keys() - there:
+            found = await self._api.get(CONFIG_MAPS, key)
+            if found is not None and not configmaps.belongs(found, table.name, uid):
+                self._leave(table.key, key)
+                return
+        self._look_at.pop(table.key, None)
+        if self.taken.pop(table.key, None) is not None:
+            self._taken_changed()
+        for manifest in wanted.values():
             self._serving.put(await self._api.apply(CONFIG_MAPS, manifest))
-        names = {manifest["metadata"]["name"] for manifest in wanted}
-        for key in self._serving.names(table.key):
-            if key.name not in names:
-                await self._api.delete(CONFIG_MAPS, key)
+        for key in there - wanted.keys():
+            await self._api.delete(CONFIG_MAPS, key)
         _log.info("a routing table is written", pool=str(table.key), revision=table.revision)
+
+    def _leave(self, pool: PoolKey, name: PoolKey) -> None:
+        """Leave a ConfigMap alone that has the name of one of ours: it is somebody's work, and would go with the pool.
+
+        No watch tells when it goes, since it has no label of ours.
+        """
+        loop = asyncio.get_running_loop()
+        self._look_at[pool] = loop.time() + _LOOK_AGAIN
+        loop.call_later(_LOOK_AGAIN, self._wake.set)
+        if self.taken.get(pool) != name.name:
+            self.taken[pool] = name.name
+            _log.warning(
+                "a routing table cannot be written: somebody else's ConfigMap has its name", configmap=str(name)
+            )
+            self._taken_changed()
 
     async def _write_status(self, resource: Resource, key: PoolKey, status: Status, events: Iterator[Event]) -> None:
         known = self._resources.object(resource.kind, key)

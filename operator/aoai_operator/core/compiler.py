@@ -10,7 +10,7 @@ The steps, in the order in which they run:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -71,6 +71,7 @@ class Compiler:
             findings += found
             if key not in tables and (table := table or world.last_good.get(key)):
                 tables[key] = table
+        findings += _taken(world)
         wrong = _by_object(findings)
         pool_statuses = self._of_pools(world, pools, tables, wrong)
         quota_statuses = self._of_quotas(world, wrong)
@@ -134,6 +135,20 @@ def _held(world: World, tenants: Mapping[PoolKey, Sequence[Tenant]]) -> dict[Poo
         if last := world.last_good.get(key):
             held[key] = last.model_copy(update={"tenants": tuple(still_tenants(world, last))})
     return dict(sorted(held.items()))
+
+
+def _taken(world: World) -> Iterator[Finding]:
+    for key, name in sorted(world.taken.items()):
+        if all(key != pool.key for pool in world.pools):
+            continue
+        yield Finding(
+            kind=AOAIBackendPool.KIND,
+            key=key,
+            fault=Fault.CONFIG_MAP_CONFLICT,
+            field="metadata.name",
+            message=f"the ConfigMap {key.namespace}/{name} is there already, and belongs to no pool",
+            mend="delete or rename it, or give the pool another name",
+        )
 
 
 def _since(before: object, last: object, now: int) -> int | None:

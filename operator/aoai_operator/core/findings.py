@@ -19,13 +19,15 @@ class Fault(StrEnum):
     NO_DEPLOYMENT = "NoDeployment"
     KEY_CONFLICT = "KeyConflict"
     HOSTNAME_CONFLICT = "HostnameConflict"
+    CONFIG_MAP_CONFLICT = "ConfigMapConflict"
     CERTIFICATE_INVALID = "CertificateInvalid"
     HOST_UNRESOLVED = "HostUnresolved"
 
     @property
     def of_reference(self) -> bool:
         """Tell whether it is a fault of what the object refers to (ResolvedRefs) and not of the object (Accepted)."""
-        return self not in (Fault.NO_DEPLOYMENT, Fault.KEY_CONFLICT, Fault.HOSTNAME_CONFLICT)
+        own = (Fault.NO_DEPLOYMENT, Fault.KEY_CONFLICT, Fault.HOSTNAME_CONFLICT, Fault.CONFIG_MAP_CONFLICT)
+        return self not in own
 
 
 @dataclass(frozen=True, slots=True)
