@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from aoai_operator.adapters.kube.store import ObjectStore
 from aoai_operator.core.api import (
@@ -18,6 +18,7 @@ from aoai_operator.core.api import (
     TenantQuota,
     TenantQuotaStatus,
     parse,
+    read_status,
 )
 from aoai_operator.core.credentials import reference
 from aoai_operator.core.names import PoolKey, SecretRef
@@ -178,14 +179,8 @@ class _Statuses(Generic[S]):
             return None
         known = self._read.get(key)
         if known is None or known[0] is not raw:
-            self._read[key] = known = (raw, self._parsed(raw.get("status")))
+            self._read[key] = known = (raw, read_status(self._model, raw.get("status")))
         return known[1]
-
-    def _parsed(self, status: object) -> S | None:
-        try:
-            return self._model.model_validate(status) if status else None
-        except ValidationError:
-            return None
 
 
 def _refs(resource: Parsed) -> Iterator[SecretRef]:

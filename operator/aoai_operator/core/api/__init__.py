@@ -51,6 +51,7 @@ from aoai_operator.core.api.status import (
     ProxiesStatus,
     RoutingTableStatus,
     TenantQuotaStatus,
+    read_status,
 )
 from aoai_operator.core.api.tenant import Identity, PoolRef, TenantQuota, TenantQuotaSpec
 
@@ -103,4 +104,5 @@ __all__ = [
     "parse",
     "parse_duration",
     "parse_size",
+    "read_status",
 ]

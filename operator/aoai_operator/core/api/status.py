@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
 from aoai_operator.core.api.base import Label, Model, ModelName, list_map
 from aoai_operator.core.observed import State
@@ -115,3 +115,18 @@ class TenantQuotaStatus(Model):
     observed_generation: Annotated[int, Field(ge=-1)] = _GENERATION
     conditions: tuple[Condition, ...] = _CONDITIONS
     last_handled_reconcile_at: Annotated[str, Field(max_length=64)] = _HANDLED
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def read_status(model: type[S], raw: object) -> S | None:
+    """Return a status as the API server gives it; None for none, and for one that this version could not have written.
+
+    Fields that a newer version may have added are read over: what is the same must not be told a second time.
+    """
+    try:
+        # Strictly, a list is no tuple and a text no enum.
+        return model.model_validate(raw, strict=False, extra="ignore") if raw else None
+    except ValidationError:
+        return None
