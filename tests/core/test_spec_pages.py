@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from aoai_operator.core.api import AOAIBackendPool, TenantQuota
+from aoai_operator.core.configmaps import manifests
 from aoai_operator.core.findings import Fault
+from aoai_operator.core.table import RoutingTable
 from aoai_operator.crds import crds
 from aoai_operator.offline import check
 
-SPEC = Path(__file__).parents[2] / "docs" / "spec"
+ROOT = Path(__file__).parents[2]
+SPEC = ROOT / "docs" / "spec"
 PAGES = {document["spec"]["names"]["singular"]: document for document in crds().values()}
 
 
@@ -38,6 +43,79 @@ def test_examples_of_the_pages_are_valid(tmp_path: Path) -> None:
 def test_every_reason_of_a_fault_is_explained() -> None:
     text = "".join((SPEC / f"{page}.md").read_text() for page in PAGES)
     assert [fault.value for fault in Fault if f"`{fault.value}`" not in text] == []
+
+
+SUMMARIES = {"Ready", "Reconciling", "Stalled"}
+"""Conditions that give the reasons of others."""
+
+
+def explained(page: str) -> set[tuple[str, str, str]]:
+    """Return the conditions in a page's table: type, status, reason."""
+    section = (SPEC / f"{page}.md").read_text().partition("### Conditions\n")[2].partition("\n### ")[0]
+    found, kind = set(), ""
+    for line in section.splitlines():
+        if line.startswith("| ") and line.count("|") == 5:
+            first, statuses, reasons, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            kind = first.strip("`") or kind
+            found |= {(kind, s, r) for s in statuses.split(", ") for r in re.findall(r"`(\w+)`", reasons) or [""]}
+    return found
+
+
+def is_explained(condition: tuple[str, str, str], rows: set[tuple[str, str, str]]) -> bool:
+    kind, status, reason = condition
+    of_another = kind in SUMMARIES and any(r == reason for _, _, r in rows) and (kind, status, "") in rows
+    return condition in rows or of_another
+
+
+def compiled_conditions(part: str) -> set[tuple[str, str, str]]:
+    """Return the conditions in the golden worlds."""
+    lines = [
+        line
+        for path in (ROOT / "tests" / "golden" / "compile").glob("*.out.yaml")
+        for status in yaml.safe_load(path.read_text(encoding="utf-8"))[part].values()
+        for line in status["conditions"]
+    ]
+    found = [re.match(r"(\w+)=(\w+) (\w+) since ", line) for line in lines]
+    return {(one[1], one[2], one[3]) for one in found if one}
+
+
+@pytest.mark.parametrize(("kind", "part"), [(AOAIBackendPool, "poolStatuses"), (TenantQuota, "quotaStatuses")])
+def test_every_condition_of_the_golden_worlds_is_explained(kind: Any, part: str) -> None:
+    rows = explained(kind.KIND.lower())
+    conditions = compiled_conditions(part)
+    assert ("Accepted", "True", "Accepted") in conditions
+    assert [one for one in sorted(conditions) if not is_explained(one, rows)] == []
+
+
+def shown(page: str) -> set[tuple[str, ...]]:
+    """Return the conditions in a page's real output."""
+    text = (SPEC / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^\$ (?:NS=\w+ )?conditions \w+ \S+\n(.*?)(?:^\$|```)", text, re.DOTALL | re.MULTILINE)
+    return {tuple(line.split()[:3]) for block in blocks for line in block.splitlines()}
+
+
+def test_conditions_that_are_shown_are_explained() -> None:
+    for page in PAGES:
+        rows = explained(page)
+        assert [one for one in sorted(shown(page)) if not is_explained((one[0], one[1], one[2]), rows)] == []
+
+
+def test_every_condition_is_shown() -> None:
+    """But what nobody can bring about: a fault of ours (Refused), and a pool without any deployment (NoTable)."""
+    explained_reasons = {reason for page in PAGES for _, _, reason in explained(page)}
+    shown_reasons = {reason for page in PAGES for _, _, reason in shown(page)}
+    assert explained_reasons - shown_reasons <= {"", "Refused", "NoTable", "ConfigMapConflict"}
+
+
+def test_the_routing_table_of_the_page_is_one() -> None:
+    text = (SPEC / "aoaibackendpool.md").read_text(encoding="utf-8").partition("### The routing table")[2]
+    block = re.search(r"```console\n\$ [^\n]*\n(.*?)```", text, re.DOTALL)
+    assert block
+    shown = yaml.safe_load(block[1])
+    table = RoutingTable.model_validate(shown["table"])
+    (written,) = manifests(table, "uid")
+    assert shown.keys() == yaml.safe_load(written["data"]["routing-table.yaml"]).keys()
+    assert shown["table"].keys() == RoutingTable.model_fields.keys()
 
 
 def _fields(node: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:

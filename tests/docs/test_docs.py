@@ -68,6 +68,11 @@ def test_every_condition_reason_is_in_the_runbook() -> None:
     assert [reason for reason in sorted(reasons) if f"`{reason}`" not in section] == []
 
 
+def test_every_condition_reason_is_on_a_spec_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "spec").glob("*.md"))
+    assert [reason for reason in sorted(condition_reasons()) if f"`{reason}`" not in text] == []
+
+
 def own_codes() -> set[str]:
     """Return the error codes of the gateway's own answers: those of our Lua, and those of Envoy's configuration."""
     lua = source("request.lua", "response.lua")
