@@ -27,6 +27,8 @@ _PAUSE = 0.1
 """Seconds between two passes: what comes meanwhile is written once."""
 _QUIET = 2.0
 """Seconds between two writes of a status for its endpoints' sake alone: a region that throttles comes and goes."""
+_SETTLING = 0.5
+"""Seconds for which Envoys may be taking a table before a status says so: mostly they have it before that."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
 _LOOK_AGAIN = 10.0
 """Seconds until a name is tried again that somebody else's ConfigMap has."""
@@ -75,6 +77,7 @@ class Writer:
         self._written: dict[tuple[str, PoolKey], Status] = {}
         self._same: dict[tuple[str, PoolKey], tuple[Status | None, Status]] = {}
         self._quiet_until: dict[PoolKey, float] = {}
+        self._on_its_way: dict[PoolKey, float] = {}
 
     def want(self, compiled: Compiled) -> None:
         """Take what was compiled last."""
@@ -136,11 +139,16 @@ class Writer:
         return False
 
     def _postponed(self, key: PoolKey, before: AOAIBackendPoolStatus | None, wanted: AOAIBackendPoolStatus) -> bool:
-        """Tell whether it can wait: only the states of its endpoints changed, and it was written a moment ago."""
-        if before is None or _facts(before) != _facts(wanted):
-            return False
+        """Tell whether it can wait: Envoys are just taking the table, or only the states of endpoints changed."""
         loop = asyncio.get_running_loop()
-        left = self._quiet_until.get(key, 0.0) - loop.time()
+        if _on_its_way(wanted):
+            until = self._on_its_way.setdefault(key, loop.time() + _SETTLING)
+        else:
+            self._on_its_way.pop(key, None)
+            if before is None or _facts(before) != _facts(wanted):
+                return False
+            until = self._quiet_until.get(key, 0.0)
+        left = until - loop.time()
         if left > 0:
             loop.call_later(left, self._wake.set)
         return left > 0
@@ -216,3 +224,7 @@ def _facts(status: AOAIBackendPoolStatus) -> object:
     """Return what is written at once when it changes."""
     conditions = [(c.type, c.status, c.reason, c.observed_generation) for c in status.conditions]
     return conditions, status.routing_table, status.proxies
+
+
+def _on_its_way(status: AOAIBackendPoolStatus) -> bool:
+    return any(c.type == "Reconciling" and c.reason == "Pending" for c in status.conditions)
