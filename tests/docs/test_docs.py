@@ -73,6 +73,60 @@ def test_every_condition_reason_is_on_a_spec_page() -> None:
     assert [reason for reason in sorted(condition_reasons()) if f"`{reason}`" not in text] == []
 
 
+def log_lines() -> set[str]:
+    """Return what the operator can log as a warning or an error."""
+    found = set()
+    for path in (ROOT / "operator" / "aoai_operator").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+                continue
+            of_a_log = "log" in ast.unparse(node.func.value) and node.func.attr in {"warning", "error", "exception"}
+            if of_a_log and isinstance(node.args[0], ast.Constant):
+                found.add(str(node.args[0].value))
+    return found
+
+
+def test_every_warning_and_error_has_a_row_and_no_other() -> None:
+    rows = set(re.findall(r"^\| `([^`]+)` \|", rows_of(RUNBOOK, "Log lines"), re.MULTILINE))
+    assert log_lines() == rows
+
+
+def test_every_alert_of_the_chart_has_a_row_and_no_other() -> None:
+    alerts = yaml.safe_load((ROOT / "charts/aoai-operator/files/alerts.yaml").read_text(encoding="utf-8"))
+    rows = set(re.findall(r"^\| `([^`]+)` \|", rows_of(RUNBOOK, "Alerts"), re.MULTILINE))
+    assert {alert["alert"] for alert in alerts} == rows
+
+
+def test_what_readyz_says_is_in_the_runbook() -> None:
+    tree = ast.parse((ROOT / "operator/aoai_operator/cluster/app.py").read_text(encoding="utf-8"))
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Checks"]
+    said = {
+        k.value
+        for call in calls
+        for w in call.keywords
+        if isinstance(w.value, ast.Dict)
+        for k in w.value.keys
+        if isinstance(k, ast.Constant)
+    }
+    rows = set(re.findall(r"^\| `not yet: ([^`]+)` \|", rows_of(RUNBOOK, "The operator"), re.MULTILINE))
+    assert said == rows
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_no_link_to_a_heading_is_dead() -> None:
+    dead = []
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+            if anchor not in anchors(page.parent / target if target else page):
+                dead.append(f"{page.name}: {target}#{anchor}")
+    assert dead == []
+
+
 def own_codes() -> set[str]:
     """Return the error codes of the gateway's own answers: those of our Lua, and those of Envoy's configuration."""
     lua = source("request.lua", "response.lua")
