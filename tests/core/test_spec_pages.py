@@ -104,7 +104,7 @@ def test_every_condition_is_shown() -> None:
     """But what nobody can bring about: a fault of ours (Refused), and a pool without any deployment (NoTable)."""
     explained_reasons = {reason for page in PAGES for _, _, reason in explained(page)}
     shown_reasons = {reason for page in PAGES for _, _, reason in shown(page)}
-    assert explained_reasons - shown_reasons <= {"", "Refused", "NoTable", "ConfigMapConflict"}
+    assert explained_reasons - shown_reasons <= {"", "Refused", "NoTable"}
 
 
 def test_the_routing_table_of_the_page_is_one() -> None:
