@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 from support.cluster.client import Json
 from support.cluster.house import House
@@ -16,10 +17,10 @@ AT_ONCE = 6.0
 _timeouts = itertools.cycle(("8s", "9s"))
 
 
-async def start_fleet(house: House) -> None:
-    """Start two replicas and two Envoys, and have a pool served."""
-    for number in range(2):
-        await house.release.start_operator(f"operator-{number}")
+async def start_fleet(house: House, *, first: Mapping[str, str] | None = None) -> None:
+    """Start two replicas, the first with an environment of its own, and two Envoys, and have a pool served."""
+    await house.release.start_operator("operator-0", **(first or {}))
+    await house.release.start_operator("operator-1")
     for number in range(2):
         await house.release.start_gateway(f"gateway-{number}")
     await house.apply_pool()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -77,6 +78,14 @@ class Part:
         if self._process is not None:
             self._process.kill()
             await self._ended()
+
+    def pause(self) -> None:
+        """Stop its time (SIGSTOP), as a machine that is suspended does."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     async def restart(self) -> None:
         """Stop it and start it again."""
