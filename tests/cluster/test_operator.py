@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from support.calls import ask
+from support.cluster.control_plane import ControlPlane
 from support.cluster.house import House
+from support.waiting import eventually
 
 
 async def test_a_pool_that_is_applied_is_served(house: House) -> None:
@@ -13,3 +15,19 @@ async def test_a_pool_that_is_applied_is_served(house: House) -> None:
     assert pool["status"]["proxies"] == {"connected": 1, "programmed": 1}
     async with house.client() as client:
         assert await ask(client)
+
+
+async def test_an_envoy_in_the_operators_pod_needs_no_certificate(plane: ControlPlane, namespace: str) -> None:
+    async with House(plane, namespace, values={"gateway": {"placement": "OperatorPod"}}) as house:
+        operator = await house.release.start_operator()
+        await house.release.start_gateway(beside=operator)
+        await house.apply_pool()
+        pool = await house.pool_is("Ready")
+        assert pool["status"]["proxies"] == {"connected": 1, "programmed": 1}
+        async with house.client() as client:
+            assert await ask(client)
+
+        async def counted() -> bool:
+            return "aoai_requests_total{" in await operator.metrics()
+
+        await eventually(counted, what="the request came back in the access log, by the pipe")

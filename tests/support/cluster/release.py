@@ -175,6 +175,9 @@ class Release:
         account = await self.plane.service_account(self.namespace, template["serviceAccountName"])
         known = {"POD_NAME": name, "POD_IP": pod.ip}
         arguments = [_expanded(text, known).replace("0.0.0.0", pod.ip) for text in container["args"]]
+        shared = self.directory / name / "run/aoai"
+        shared.mkdir(parents=True)
+        arguments = [text.replace("/run/aoai", str(shared)) for text in arguments]
         settings = {
             "AOAI_KUBECONFIG": str(account.kubeconfig),
             "AOAI_GATEWAY_HTTP": f"127.0.0.1:{self.http_port}",
@@ -189,11 +192,17 @@ class Release:
         await pod.part.start()
         return pod
 
-    async def start_gateway(self, name: str = "gateway-0") -> GatewayPod:
-        """Start an Envoy as the gateway's Deployment says; return when its process answers."""
-        template = await self._template("gateway")
+    async def start_gateway(self, name: str = "gateway-0", *, beside: OperatorPod | None = None) -> GatewayPod:
+        """Start an Envoy as the gateway's Deployment says, or beside a replica, as the operator's does.
+
+        Returns when its process answers.
+        """
+        template = await self._template("operator" if beside else "gateway")
         container = _container(template, "envoy")
         directory = self.directory / name
+        if beside:
+            (directory / "run").mkdir(parents=True)
+            (directory / "run/aoai").symlink_to(self.directory / beside.name / "run/aoai")
         await self._mount(template, container, directory)
         admin = self._stack.enter_context(reserved_port("127.0.0.1", 0))
         self._localise(directory, admin)
@@ -253,7 +262,7 @@ class Release:
             elif "configMap" in volume:
                 source = ("v1/configmaps", volume["configMap"]["name"])
             else:
-                target.mkdir(parents=True)
+                target.mkdir(parents=True, exist_ok=True)
                 continue
             # A pod waits until its volumes are there.
             await self.plane.wait_for(bool, *source, namespace=self.namespace)
@@ -279,7 +288,7 @@ class Release:
         for file in etc.iterdir():
             if not file.name.startswith(".."):
                 text = file.read_text()
-                for path in ("/etc/envoy", "/etc/aoai"):
+                for path in ("/etc/envoy", "/etc/aoai", "/run/aoai"):
                     text = text.replace(f'"{path}', f'"{directory}{path}')
                 text = text.replace('"port_value": 9901', f'"port_value": {admin}')
                 file.write_text(text)
@@ -311,8 +320,10 @@ def write_volume(target: Path, files: Mapping[str, bytes]) -> None:
 def _reach(bootstrap: Json, port: int) -> None:
     """Have an Envoy find the control plane's Service at a port of this machine; there is no cluster DNS here."""
     cluster = next(c for c in bootstrap["static_resources"]["clusters"] if c["name"] == "control-plane")
-    cluster["type"] = "STATIC"
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    if "pipe" in endpoint["endpoint"]["address"]:
+        return
+    cluster["type"] = "STATIC"
     endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
 
 
