@@ -1,0 +1,134 @@
+"""Objects are deleted, edited, or not there yet, and the release is upgraded, under load: no client notices."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from support.cluster.client import Json, path
+from support.cluster.control_plane import ControlPlane
+from support.cluster.fleet import converged, leader, other, start_fleet, whole
+from support.cluster.house import CRDS, House
+from support.cluster.release import OperatorPod
+from support.load import load
+from support.manifests import secret
+from support.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MAPS, SECRETS = "v1/configmaps", "v1/secrets"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cluster(_session_plane: ControlPlane) -> ControlPlane:
+    """The control plane."""
+    return _session_plane
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def fleet(_session_plane: ControlPlane) -> AsyncIterator[House]:
+    """Two replicas, which look at Secrets often, and two Envoys."""
+    values = {"operator": {"secretsInterval": "2s"}}
+    async with _session_plane.namespace() as namespace, House(_session_plane, namespace, values=values) as house:
+        await start_fleet(house)
+        yield house
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(fleet: House) -> AsyncIterator[House]:
+    """The same, whole again."""
+    yield fleet
+    await whole(fleet)
+
+
+async def test_a_config_map_is_edited_and_deleted_while_its_leader_does_nothing(house: House) -> None:
+    first = await leader(house)
+    follower = other(house, first)
+    url = path(MAPS, "chat-routing", namespace=house.namespace)
+    wanted = (await house.plane.request("GET", url)).json()
+
+    def restored(found: Json) -> bool:
+        return bool(found.get("data") == wanted["data"])
+
+    async with load(house.client(max_retries=0)) as under:
+        first.part.pause()
+        try:
+            text = wanted["data"]["routing-table.yaml"].replace("name: east", "name: nowhere")
+            edit = {"data": {"routing-table.yaml": text}}
+            answer = await house.plane.request("PATCH", url, json=edit, content_type="application/merge-patch+json")
+            answer.raise_for_status()
+            await eventually(lambda: told(house, follower), what="the follower refuses the table")
+            await under.goes_on()
+        finally:
+            first.part.resume()
+        await house.plane.wait_for(restored, MAPS, "chat-routing", namespace=house.namespace)
+        first.part.pause()
+        try:
+            (await house.plane.request("DELETE", url)).raise_for_status()
+            await under.goes_on(100)
+        finally:
+            first.part.resume()
+        await house.plane.wait_for(restored, MAPS, "chat-routing", namespace=house.namespace)
+
+
+def told(house: House, pod: OperatorPod) -> bool:
+    why = f"the ConfigMap {house.namespace}/chat-routing was edited: it is not what its digest says"
+    return any(line.get("why") == why and line["level"] == "error" for line in pod.logs())
+
+
+async def test_a_secret_is_deleted_and_restored(house: House) -> None:
+    await house.apply_pool("bystander", tenants={})
+    await house.pool_is("Ready", name="bystander")
+    key = secret("chat-east", house.azure.regions["east"].key, namespace=house.namespace)
+    async with load(house.client(max_retries=0)) as under:
+        await house.plane.request("DELETE", path(SECRETS, "chat-east", namespace=house.namespace))
+        await eventually(lambda: reason(house, "chat", "SecretNotFound"), what="the endpoint has no credential")
+        await under.goes_on(100)
+        assert not await reason(house, "bystander", "SecretNotFound")
+        await house.plane.apply(key)
+        await eventually(lambda: healthy(house), what="the endpoint is back")
+        before = house.azure.regions["east"].served
+        await under.goes_on(100)
+        assert house.azure.regions["east"].served > before
+    await house.plane.kubectl("delete", "abp", "bystander", "-n", house.namespace)
+
+
+async def reason(house: House, pool: str, wanted: str) -> bool:
+    return wanted in str((await house.pool(pool)).get("status", {}))
+
+
+async def healthy(house: House) -> bool:
+    return bool((await house.pool())["status"]["healthyEndpoints"] == "2/2")
+
+
+async def test_the_release_is_upgraded(house: House) -> None:
+    """No older chart was released yet: the values change. The replicas are replaced as by a rolling update."""
+    async with load(house.client(max_retries=0)) as under:
+        await house.release.helm("upgrade", operator={"secretsInterval": "3s"})
+        for number in range(2):
+            await house.release.start_operator(f"upgraded-{number}")
+            old = house.release.operators.pop(f"operator-{number}")
+            await eventually(house.release.operators[f"upgraded-{number}"].ready, within=60)
+            await old.part.stop()
+            await under.goes_on()
+        await converged(house)
+
+
+async def test_the_crds_are_not_there_yet(cluster: ControlPlane) -> None:
+    async with cluster.namespace() as namespace, House(cluster, namespace) as house:
+        await house.plane.kubectl("delete", "-f", str(CRDS))
+        try:
+            operator = await house.release.start_operator()
+            missing = "aoaibackendpools.aoai.dev, tenantquotas.aoai.dev"
+            await eventually(lambda: any(line.get("missing") == missing for line in operator.logs()))
+            assert not await operator.ready()
+        finally:
+            await house.plane.apply(CRDS)
+        await house.apply_pool()
+        await house.release.start_gateway()
+        await house.pool_is("Ready")
+        assert await operator.ready()
+        async with load(house.client(max_retries=0)):
+            pass
