@@ -45,7 +45,10 @@ class House:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            for name, pod in self.release.operators.items():
+                error.add_note(f"the end of the log of {name}:\n{pod.part.log}")
         await self._stack.aclose()
 
     async def apply_pool(self, name: str = "chat", **options: Any) -> None:

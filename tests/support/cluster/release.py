@@ -10,6 +10,7 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ CHART = Path(__file__).parents[3] / "charts" / "aoai-operator"
 PROGRAM = Path(sys.executable).with_name("aoai-operator")
 _KUBELET = 0.5
 """Seconds between two looks at what is mounted; a kubelet takes up to a minute or so."""
+_NET = f"{64 + os.getpid() // 250 % 128}.{os.getpid() % 250}"
+"""Of this process alone: the ports of a pod are fixed, and other tests may run at the same time."""
 _addresses = itertools.count(2)
 
 
@@ -171,7 +174,7 @@ class Release:
         """Start a replica as its Deployment says; return when it is alive."""
         template = await self._template("operator")
         container = _container(template, "operator")
-        pod = OperatorPod(name, f"127.77.0.{next(_addresses)}")
+        pod = OperatorPod(name, f"127.{_NET}.{next(_addresses)}")
         account = await self.plane.service_account(self.namespace, template["serviceAccountName"])
         known = {"POD_NAME": name, "POD_IP": pod.ip}
         arguments = [_expanded(text, known).replace("0.0.0.0", pod.ip) for text in container["args"]]
