@@ -154,6 +154,14 @@ def test_every_retried_status_is_in_the_architecture() -> None:
             assert f"`{reason.value}` | yes" in row
 
 
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    package = ROOT / "operator" / "aoai_operator"
+    places = (package, package / "core" / "envoy", ROOT / "tests" / "cluster")
+    named = sorted(set(re.findall(r"`([\w/]+\.(?:py|lua))`", ARCHITECTURE)))
+    short = {"response.lua": "core/envoy/lua/response.lua", "upstream.lua": "core/envoy/lua/upstream.lua"}
+    assert [name for name in named if not any((place / short.get(name, name)).exists() for place in places)] == []
+
+
 def test_every_dependency_is_explained() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [
