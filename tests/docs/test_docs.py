@@ -220,6 +220,17 @@ def test_every_example_and_every_level_of_tests_is_in_the_readme() -> None:
     assert [level for level in sorted(levels) if not re.search(rf"\b{level}\b", line)] == []
 
 
+def test_what_the_story_in_a_cluster_names_is_there() -> None:
+    story = README.partition("### In a cluster")[2].partition("\n### ")[0]
+    (folder,) = re.findall(r"kubectl apply --server-side -f (\S+)", story)
+    documents = [d for f in (ROOT / folder).glob("*.yaml") for d in yaml.safe_load_all(f.read_text(encoding="utf-8"))]
+    kinds = {"abp": "AOAIBackendPool", "tq": "TenantQuota"}
+    named = {(kinds[kind], name) for kind, name in re.findall(r"\b(abp|tq)/([\w-]+)", story)}
+    assert named == {(d["kind"], d["metadata"]["name"]) for d in documents if d["kind"] in kinds.values()}
+    paths = re.findall(r"(?:charts|examples)/[\w/-]+", story)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_the_pool_of_the_readme_is_valid(tmp_path: Path) -> None:
     block = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert block
