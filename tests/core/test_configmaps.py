@@ -55,7 +55,7 @@ def test_a_table_is_readable_and_names_its_revision_and_owner() -> None:
     made = table()
     (item,) = manifests(made, UID)
     assert item["metadata"]["name"] == "chat-routing"
-    assert item["metadata"]["annotations"] == {"aoai.dev/revision": made.revision}
+    assert item["metadata"]["annotations"]["aoai.dev/revision"] == made.revision
     assert item["metadata"]["ownerReferences"][0]["uid"] == UID
     document = head((item,))
     assert document["revision"] == made.revision
@@ -70,6 +70,23 @@ def test_many_tenants_are_spread_over_shards() -> None:
     found = read(CHAT, reversed(items))
     assert found.table == made
     assert found.owner == UID
+
+
+def test_a_shard_is_yaml_with_a_tenant_a_line() -> None:
+    made = table(MANY)
+    shards = [item["data"]["tenants.yaml"] for item in manifests(made, UID)[:-1]]
+    listed = [tenant for text in shards for tenant in yaml.load(text, configmaps._LOADER)]  # noqa: S506 - a safe one
+    assert sorted(tenant["name"] for tenant in listed) == [tenant.name for tenant in made.tenants]
+    assert sum(len(text.splitlines()) for text in shards) == MANY
+
+
+def test_the_number_of_shards_follows_from_the_tenants_alone() -> None:
+    """Whoever writes them, and whatever was there before: or two leaders would write by turns."""
+    made = table(MANY)
+    turned = made.model_copy(update={"tenants": tuple(reversed(made.tenants))})
+    assert [i["metadata"]["name"] for i in manifests(made, UID)] == [
+        i["metadata"]["name"] for i in manifests(turned, UID)
+    ]
 
 
 def test_one_tenant_more_changes_one_shard() -> None:
@@ -109,7 +126,20 @@ def _edits() -> Iterator[tuple[str, Any]]:
     def annotation(item: Json) -> None:
         item["metadata"]["annotations"]["aoai.dev/revision"] = "other"
 
-    yield from ((f.__name__, f) for f in (label, labels, owner, annotation))
+    def comment(item: Json) -> None:
+        item["data"]["routing-table.yaml"] = "# do not touch\n" + item["data"]["routing-table.yaml"]
+
+    def revision(item: Json) -> None:
+        text = item["data"]["routing-table.yaml"]
+        item["data"]["routing-table.yaml"] = text.replace("revision: ", "revision: x")
+
+    def again(item: Json) -> None:
+        item["data"]["routing-table.yaml"] += "revision: other\n"
+
+    def more(item: Json) -> None:
+        item["data"]["routing-table.yaml"] += "notes: other\n"
+
+    yield from ((f.__name__, f) for f in (label, labels, owner, annotation, comment, revision, again, more))
 
 
 @pytest.mark.parametrize("edit", [f for _, f in _edits()], ids=[name for name, _ in _edits()])
@@ -192,6 +222,16 @@ def test_nesting_without_end_is_refused(text: str) -> None:
     assert read(CHAT, [{"metadata": {"name": "chat-routing"}, "data": {"routing-table.yaml": text}}]).refused
 
 
+def test_nesting_without_end_in_a_shard_is_refused() -> None:
+    items = copy.deepcopy(manifests(table(MANY), UID))
+    deep = "- " + "[" * 100_000
+    items[0]["data"]["tenants.yaml"] = deep
+    document = head(items)
+    document["shards"][0] = configmaps._text_digest(deep)
+    items[-1]["data"]["routing-table.yaml"] = yaml.safe_dump(document)
+    assert read(CHAT, items).refused
+
+
 def test_what_would_unfold_without_end_is_refused() -> None:
     lines = ["a0: &a0 x", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]
     text = "\n".join([*lines, "table: *a9", "digest: x"])
@@ -217,6 +257,17 @@ def test_data_of_any_kind_never_raises(data: Any) -> None:
 )
 def test_a_pool_is_found_by_the_name(name: str, pool: str | None) -> None:
     assert pool_of(PoolKey("ai", name)) == (pool and PoolKey("ai", pool))
+
+
+_parts = st.lists(st.sampled_from(["a", "routing", "tenants", "0", "12"]), min_size=1, max_size=5).map("-".join)
+
+
+@given(_parts, st.integers(0, 99))
+def test_no_two_pools_have_a_config_map_of_one_name(pool: str, number: int) -> None:
+    """From each name its pool follows, however the pool is called; and the API server takes it."""
+    for name in (configmaps.routing_name(pool), configmaps.shard_name(pool, number)):
+        assert pool_of(PoolKey("ai", name)) == PoolKey("ai", pool)
+    assert len(configmaps.shard_name("p" * 63, number)) <= 253
 
 
 def test_whose_a_config_map_is() -> None:
