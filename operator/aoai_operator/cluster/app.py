@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from ssl import SSLError
 import structlog
 from prometheus_client import disable_created_metrics
 
+from aoai_operator.adapters.clock import SteadyClock
 from aoai_operator.adapters.grpc_server import ServerCertificate, serving, serving_tls
 from aoai_operator.adapters.http import Checks, serve_http
 from aoai_operator.adapters.identity import Identities
@@ -261,6 +261,7 @@ class _Operator:
         checks = Checks(
             healthy={"the watch is alive": self._bridge.alive},
             ready={
+                "the CRDs are applied": lambda: not self._bridge.missing,
                 "the routing tables are read": self._serving.ready.is_set,
                 "proxies are served": self._listening.is_set,
             },
@@ -393,6 +394,4 @@ class _Operator:
 _LOOK = 0.5
 """Seconds between two looks at who leads."""
 
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
+_now = SteadyClock()
