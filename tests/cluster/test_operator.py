@@ -31,3 +31,11 @@ async def test_an_envoy_in_the_operators_pod_needs_no_certificate(plane: Control
             return "aoai_requests_total{" in await operator.metrics()
 
         await eventually(counted, what="the request came back in the access log, by the pipe")
+
+        await operator.part.kill()
+        async with house.client() as client:
+            assert await ask(client)
+        await operator.part.start()
+        await house.apply_pool(spec={"timeouts": {"connect": "3s"}})
+        pool = await house.pool_is("Programmed")
+        assert pool["status"]["proxies"] == {"connected": 1, "programmed": 1}

@@ -22,9 +22,17 @@ _CHUNK = 1 << 18
 
 
 @asynccontextmanager
-async def access_log(path: Path, sink: LogSink) -> AsyncIterator[None]:
-    """Make the pipe at `path` and read it for the time of the block."""
-    os.mkfifo(path, 0o600)
+async def access_log(path: Path, sink: LogSink, *, keep: bool = False) -> AsyncIterator[None]:
+    """Make the pipe at `path` and read it for the time of the block.
+
+    Args:
+        path: where.
+        sink: gets the lines.
+        keep: whether the pipe outlives us, since its Envoy does, and goes on writing into the one that it has open. One
+            that is there already is then used.
+    """
+    if not (keep and path.is_fifo()):
+        os.mkfifo(path, 0o600)
     # Open for writing as well: otherwise the pipe ends whenever Envoy restarts.
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     with suppress(OSError):  # The default of 64 KiB serves as well, only with less to spare.
@@ -38,7 +46,8 @@ async def access_log(path: Path, sink: LogSink) -> AsyncIterator[None]:
         loop.remove_reader(descriptor)
         reader.read()
         os.close(descriptor)
-        os.unlink(path)
+        if not keep:
+            os.unlink(path)
 
 
 class _Reader:

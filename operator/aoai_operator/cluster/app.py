@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from ssl import SSLError
@@ -47,6 +47,7 @@ from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.pki import Certificate, KeyPair
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
+from aoai_operator.garbage import collected_seldom
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.certificates import Certificates, server_name
@@ -219,7 +220,7 @@ class _Operator:
         """Start the parts, serve until `stop`, and end them."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._prober)
-            await self._listen_to_the_pod(stack)
+            await self._read_the_pods_log(stack)
             await self._serve_http(stack)
             loops = (
                 self._bridge.run(),
@@ -233,6 +234,7 @@ class _Operator:
                 self._serve_proxies(),
                 self._lead(),
                 self._follow(),
+                self._collect_seldom(),
             )
             tasks = [asyncio.create_task(loop) for loop in loops]
             election = asyncio.create_task(self._election.run())
@@ -244,17 +246,14 @@ class _Operator:
                 await asyncio.gather(*tasks, election, return_exceptions=True)
                 await self._election.release()
 
-    async def _listen_to_the_pod(self, stack: AsyncExitStack) -> None:
+    async def _read_the_pods_log(self, stack: AsyncExitStack) -> None:
         directory = self._settings.pod_directory
         if directory is None:
             return
         try:
-            await stack.enter_async_context(access_log(directory / "access.log", self._accounting))
-            await stack.enter_async_context(
-                serving(f"unix:{directory / 'operator.sock'}", [self._plane.server.handler()])
-            )
+            await stack.enter_async_context(access_log(directory / "access.log", self._accounting, keep=True))
         except OSError as error:
-            raise StartError(f"cannot serve the Envoy of this pod in {directory}: {error}") from error
+            raise StartError(f"cannot make a pipe for the Envoy of this pod in {directory}: {error}") from error
 
     async def _serve_http(self, stack: AsyncExitStack) -> None:
         wanted = self._settings.http_listen
@@ -274,23 +273,40 @@ class _Operator:
             raise StartError(f"cannot listen on {wanted}: {error.strerror}") from error
 
     async def _serve_proxies(self) -> None:
-        """Serve proxies and peers by TLS, from the first certificate on."""
+        """Serve proxies and peers, once an Envoy that comes back from another replica would lose nothing by it."""
         await self._serving.ready.wait()
         await self._probing.names_tried()
-        await self._certificate_there.wait()
-        if self._certificate is None:
-            raise AssertionError("a certificate is there")
-        handlers = [self._plane.server.handler(), self._logs.handler(), self._peer_server.handler()]
-        tokens = self._settings.token_listen
-        serving_them = serving_tls(
-            handlers,
-            certificate=self._certificate,
-            certificates=str(self._settings.xds_listen),
-            tokens=str(tokens) if tokens else None,
-        )
-        async with serving_them:
+        await self._gateways.flushed()
+        async with AsyncExitStack() as stack:
+            if directory := self._settings.pod_directory:
+                socket = f"unix:{directory / 'operator.sock'}"
+                await stack.enter_async_context(serving(socket, [self._plane.server.handler()]))
+            await self._certificate_there.wait()
+            await self._serve_by_tls(stack)
             self._listening.set()
             await asyncio.Event().wait()
+
+    async def _serve_by_tls(self, stack: AsyncExitStack) -> None:
+        if self._certificate is None:
+            raise AssertionError("a certificate is there")
+        tokens = self._settings.token_listen
+        await stack.enter_async_context(
+            serving_tls(
+                [self._plane.server.handler(), self._logs.handler(), self._peer_server.handler()],
+                certificate=self._certificate,
+                certificates=str(self._settings.xds_listen),
+                tokens=str(tokens) if tokens else None,
+            )
+        )
+
+    async def _collect_seldom(self) -> None:
+        """Collect no garbage while it starts; once everything is there, keep that out of all collections."""
+        with collected_seldom(), suppress(TimeoutError):
+            async with asyncio.timeout(_LONGEST_START):
+                await self._listening.wait()
+                if self._election.valid():
+                    await self._leading.settled.wait()
+        await asyncio.Event().wait()
 
     async def _lead(self) -> None:
         """Lead whenever the Lease is ours, and stop at once when it is not."""
@@ -391,6 +407,8 @@ class _Operator:
         )
 
 
+_LONGEST_START = 60.0
+"""Seconds after which garbage is collected even if it has not started yet."""
 _LOOK = 0.5
 """Seconds between two looks at who leads."""
 

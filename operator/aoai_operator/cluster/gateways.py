@@ -61,6 +61,7 @@ class Gateways:
         self._asked: dict[Audience, None] = {}
         self._tables: Mapping[PoolKey, RoutingTable] = {}
         self._secrets: Mapping[SecretRef, SecretValue] = {}
+        self._known = False
         self._tasks: asyncio.TaskGroup | None = None
 
     def open(self, audience: Audience) -> None:
@@ -88,14 +89,15 @@ class Gateways:
         )
         gateway = self._plane.add(str(audience), refused=publisher.refused, settled=publisher.settled)
         self._driven[audience] = _Driven(publisher, gateway)
-        publisher.want(self._seen_by(audience), self._secrets)
+        if self._known:
+            publisher.want(self._seen_by(audience), self._secrets)
         if self._tasks is not None:
             self._tasks.create_task(publisher.run())
         _log.info("driving a gateway", audience=str(audience))
 
     def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         """Take the tables and secrets that are in force now."""
-        self._tables, self._secrets = tables, secrets
+        self._tables, self._secrets, self._known = tables, secrets, True
         for audience in tuple(self._asked):
             self.open(audience)
         for audience, driven in self._driven.items():
@@ -118,6 +120,10 @@ class Gateways:
         """Tell whether the proxies of an audience may carry a pool."""
         table = self._tables.get(pool)
         return table is not None and audience.sees(table)
+
+    async def flushed(self) -> None:
+        """Wait until all that is known now could be served. Before, an Envoy would be told that there is nothing."""
+        await asyncio.gather(*(driven.publisher.flushed() for driven in self._driven.values()))
 
     async def run(self) -> None:
         """Run until cancelled."""

@@ -66,6 +66,8 @@ class Leading:
         self._programming = programming
         self._reconciled = reconciled
         self._begun = 0.0
+        self.settled = asyncio.Event()
+        """Set once everything was compiled, by this replica and for the first time."""
         self._now = now
         self._hold_off = hold_off
         self._hold_off_max = hold_off_max
@@ -96,7 +98,7 @@ class Leading:
     async def run(self) -> None:
         """Lead until cancelled. It starts from what is on the API server, and not from what it knew before."""
         # What serves must be known before anything is written, or a pool that is held would lose its table.
-        await self._serving.ready.wait()
+        await self._serving.read.wait()
         self._writer = writer = self._new_writer(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
@@ -143,6 +145,7 @@ class Leading:
 
     def _deliver(self, _world: World, compiled: Compiled) -> None:
         self._reconciled(asyncio.get_running_loop().time() - self._begun)
+        self.settled.set()
         pools, quotas = self._resources.statuses_of_invalid(self._now())
         if self._writer is not None:
             self._writer.want(

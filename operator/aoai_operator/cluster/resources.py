@@ -40,6 +40,7 @@ class _Read:
     version: str
     parsed: Parsed | Invalid
     generation: int
+    refs: frozenset[SecretRef]
 
 
 class Resources:
@@ -49,6 +50,7 @@ class Resources:
         """Take the stores."""
         self._stores = {AOAIBackendPool.KIND: pools, TenantQuota.KIND: quotas}
         self._read: dict[Named, _Read] = {}
+        self._fresh: list[Named] = []
         self._asked: dict[Named, str] = {}
         self._pool_statuses = _Statuses(AOAIBackendPoolStatus)
         self._quota_statuses = _Statuses(TenantQuotaStatus)
@@ -62,11 +64,11 @@ class Resources:
         """
         for store in self._stores.values():
             await store.refresh()
-        read = await asyncio.to_thread(self._parsed)
-        if read != self._read:
+        read, fresh = await asyncio.to_thread(self._parsed)
+        if fresh or len(read) != len(self._read):
             self._read = read
-            valid = (r.parsed for r in read.values() if not isinstance(r.parsed, Invalid))
-            self._refs = frozenset(ref for one in valid for ref in _refs(one))
+            self._fresh += fresh
+            self._refs = frozenset().union(*(one.refs for one in read.values()))
 
     @property
     def complete(self) -> bool:
@@ -81,8 +83,9 @@ class Resources:
         """Return the seconds after which a refresh is needed though nothing is woken."""
         return min(store.due_in() for store in self._stores.values())
 
-    def _parsed(self) -> dict[Named, _Read]:
-        read = {}
+    def _parsed(self) -> tuple[dict[Named, _Read], list[Named]]:
+        """Return all objects, and which of them are others than before."""
+        read, fresh = {}, []
         for kind, store in self._stores.items():
             for key, raw in tuple(store.objects.items()):
                 metadata = raw["metadata"]
@@ -90,9 +93,11 @@ class Resources:
                 if known is None or known.version != version:
                     # `metadata` has much that is the API server's own; a status is read by status_of.
                     spec = {"apiVersion": raw["apiVersion"], "kind": kind, "spec": raw.get("spec")}
-                    known = _Read(version, parse({**spec, "metadata": metadata}), metadata["generation"])
+                    parsed = parse({**spec, "metadata": metadata})
+                    known = _Read(version, parsed, metadata["generation"], frozenset(_refs(parsed)))
+                    fresh.append((kind, key))
                 read[kind, key] = known
-        return read
+        return read, fresh
 
     def pools(self) -> Iterator[AOAIBackendPool]:
         """Yield the pools that are valid in themselves."""
@@ -113,13 +118,15 @@ class Resources:
     def requested(self) -> frozenset[PoolKey]:
         """Return the Secrets of the resources that a user asks to look at anew, once for each time that one asks."""
         found: set[PoolKey] = set()
-        for named, read in self._read.items():
-            if isinstance(read.parsed, Invalid):
+        named_anew, self._fresh = self._fresh, []
+        for named in named_anew:
+            read = self._read.get(named)
+            if read is None or isinstance(read.parsed, Invalid):
                 continue
             asked = read.parsed.metadata.requested_at
             if asked and self._asked.get(named) != asked:
                 self._asked[named] = asked
-                found.update(PoolKey(ref.namespace, ref.name) for ref in _refs(read.parsed))
+                found.update(PoolKey(ref.namespace, ref.name) for ref in read.refs)
         return frozenset(found)
 
     def statuses_of_invalid(
@@ -153,6 +160,10 @@ class Resources:
         """Return an object as it was read last."""
         return self._stores[kind].objects.get(key)
 
+    def objects(self, kind: str) -> Mapping[PoolKey, JsonObject]:
+        """Return all objects of a kind as they were read last."""
+        return self._stores[kind].objects
+
     def put(self, item: JsonObject) -> None:
         """Take an object as the server answered it to a write of ours."""
         self._stores[item["kind"]].put(item)
@@ -183,7 +194,9 @@ class _Statuses(Generic[S]):
         return known[1]
 
 
-def _refs(resource: Parsed) -> Iterator[SecretRef]:
+def _refs(resource: Parsed | Invalid) -> Iterator[SecretRef]:
+    if isinstance(resource, Invalid):
+        return
     namespace = resource.metadata.namespace
     if isinstance(resource, TenantQuota):
         for identity in resource.spec.identities:

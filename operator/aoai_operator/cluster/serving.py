@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
@@ -20,6 +21,8 @@ _log = structlog.get_logger("serving")
 
 Deliver = Callable[[Mapping[PoolKey, RoutingTable], Mapping[SecretRef, SecretValue]], None]
 
+_PATIENCE = 10.0
+"""Seconds for which a start waits for tables that are refused, or half written."""
 _LOOK_AGAIN = 5.0
 """Seconds until it is asked again whether a pool without ConfigMaps is still there."""
 _TOGETHER = 0.02
@@ -51,13 +54,18 @@ class Serving:
         self._present: defaultdict[PoolKey, dict[PoolKey, JsonObject]] = defaultdict(dict)
         self.tables: dict[PoolKey, RoutingTable] = {}
         """The tables that serve."""
+        self.read = asyncio.Event()
+        """Set once all tables were read, as far as they can be."""
         self.ready = asyncio.Event()
-        """Set once all tables were read, and the secrets that they refer to."""
+        """Set once they could be served: with their secrets, and after some patience with those that are refused."""
+        self._patient_until = math.inf
         self.changed: Callable[[], None] = lambda: None
         """Is called when a ConfigMap changed, by us or by somebody else."""
         self._as_applied: dict[PoolKey, tuple[str, str]] = {}
         self._refused: dict[PoolKey, str] = {}
         self._bare: set[PoolKey] = set()
+        self._moved = False
+        self._handed_on: Mapping[SecretRef, SecretValue] = {}
 
     def names(self, pool: PoolKey) -> list[PoolKey]:
         """Return the ConfigMaps that are there for a pool."""
@@ -88,7 +96,7 @@ class Serving:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            await self._next_reason()
+            resync = not await self._next_reason()
             await asyncio.sleep(_TOGETHER)
             self._woken.clear()
             try:
@@ -101,16 +109,37 @@ class Serving:
             concerned = self._concerned(changes)
             self._read(concerned)
             await self._forget(concerned | self._bare)
-            await self._hand_on()
+            self.read.set()
+            if self._may_serve():
+                await self._hand_on(again=resync)
             if changes:
                 self.changed()
 
-    async def _next_reason(self) -> None:
+    def _may_serve(self) -> bool:
+        """Tell whether to hand the tables on. At the start, a leader is given time to mend those that are refused.
+
+        An Envoy that comes here from another replica would lose those pools; it keeps what it has until we listen.
+        """
+        if self.ready.is_set() or all(pool in self.tables for pool in self._present):
+            return True
+        now = asyncio.get_running_loop().time()
+        self._patient_until = min(self._patient_until, now + _PATIENCE)
+        return now >= self._patient_until
+
+    async def _next_reason(self) -> bool:
+        """Wait for a wake, or until something is due; tell whether there was a wake."""
+        if self._woken.is_set():
+            return True
+        due = self._store.due_in()
         try:
-            due = self._store.due_in()
-            await asyncio.wait_for(self._woken.wait(), min(due, _LOOK_AGAIN) if self._bare else due)
+            # Not wait_for: in Python 3.11 a cancellation is lost in it when what it waits for comes just then.
+            if self._bare or not self.ready.is_set():
+                due = min(due, _LOOK_AGAIN)
+            async with asyncio.timeout(due):
+                await self._woken.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
     def _concerned(self, changes: Changes) -> set[PoolKey]:
         """Return the pools whose ConfigMaps changed, after sorting these by pool."""
@@ -131,8 +160,9 @@ class Serving:
         for pool in pools:
             present = self._present.get(pool, {})
             found = configmaps.read(pool, present.values())
-            if found.table is not None:
+            if found.table is not None and found.table != self.tables.get(pool):
                 self.tables[pool] = found.table
+                self._moved = True
             self._as_applied[pool] = (found.table.revision if found.table else "", found.owner)
             if found.refused and self._refused.get(pool) != found.refused:
                 _log.error("a routing table is refused, its last good one serves", pool=str(pool), why=found.refused)
@@ -148,6 +178,7 @@ class Serving:
             if pool in self.tables and await self._lives(pool):
                 self._bare.add(pool)
                 continue
+            self._moved |= pool in self.tables
             for known in (self.tables, self._as_applied, self._refused):
                 known.pop(pool, None)
             if not present:
@@ -160,9 +191,14 @@ class Serving:
             return True
         return found is not None and "deletionTimestamp" not in found["metadata"]
 
-    async def _hand_on(self) -> None:
-        self._secrets.want("tables", self.refs())
+    async def _hand_on(self, *, again: bool) -> None:
+        """Hand on what changed; `again`: even if nothing did, since certificates get old."""
+        if self._moved:
+            self._secrets.want("tables", self.refs())
         if not self.ready.is_set():
             await self._secrets.settled()
-        self._deliver(self.tables, self._secrets.values)
+        elif not (again or self._moved or self._handed_on is not self._secrets.values):
+            return
+        self._moved, self._handed_on = False, self._secrets.values
+        self._deliver(self.tables, self._handed_on)
         self.ready.set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
+from typing import TypeVar
 
 import structlog
 
@@ -18,11 +20,13 @@ from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.events import Event, pool_events, quota_events
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.table import RoutingTable
-from aoai_operator.ports import KubeApi, KubeError, Resource
+from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
 
 _log = structlog.get_logger("writer")
 
 _AT_ONCE = 8
+_IN_A_PASS = 200
+"""Writes of one pass. At a start there are thousands, and a table that changes meanwhile must not wait for them all."""
 _PAUSE = 0.1
 """Seconds between two passes: what comes meanwhile is written once."""
 _QUIET = 2.0
@@ -37,6 +41,7 @@ _CONFLICT = 409
 
 Job = Callable[[], Awaitable[None]]
 Status = AOAIBackendPoolStatus | TenantQuotaStatus
+S = TypeVar("S", AOAIBackendPoolStatus, TenantQuotaStatus)
 
 
 class Writer:
@@ -75,7 +80,7 @@ class Writer:
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._retry = _RETRY
         self._written: dict[tuple[str, PoolKey], Status] = {}
-        self._same: dict[tuple[str, PoolKey], tuple[Status | None, Status]] = {}
+        self._same: dict[str, dict[PoolKey, tuple[JsonObject, Status]]] = {POOLS.kind: {}, QUOTAS.kind: {}}
         self._quiet_until: dict[PoolKey, float] = {}
         self._on_its_way: dict[PoolKey, float] = {}
 
@@ -93,17 +98,19 @@ class Writer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            jobs = list(self._jobs())
+            jobs = list(islice(self._jobs(), _IN_A_PASS))
             self._waiting(len(jobs))
             results = await asyncio.gather(*(self._tried(job) for job in jobs))
             self._waiting(results.count(False))
+            if len(jobs) == _IN_A_PASS and any(results):
+                self._wake.set()
             if not all(results):
                 asyncio.get_running_loop().call_later(self._retry, self._wake.set)
             self._retry = _RETRY if all(results) else min(2 * self._retry, _LONGEST_RETRY)
             await asyncio.sleep(_PAUSE)
 
     def _jobs(self) -> Iterator[Job]:
-        """Yield what there is to do, an object at a time."""
+        """Yield what there is to do, an object at a time: tables first, then pools, and the many tenants last."""
         compiled = self._compiled
         now = asyncio.get_running_loop().time()
         for key, table in compiled.tables.items():
@@ -112,11 +119,11 @@ class Writer:
                 continue
             if self._look_at.get(key, 0.0) <= now:
                 yield partial(self._write_table, table, uid)
-        for key, wanted in compiled.pool_statuses.items():
+        for key, wanted in self._unknown(POOLS, compiled.pool_statuses):
             before = self._resources.pool_status(key)
             if self._differs(POOLS, key, before, wanted) and not self._postponed(key, before, wanted):
                 yield partial(self._write_status, POOLS, key, wanted, pool_events(before, wanted))
-        for key, status in compiled.quota_statuses.items():
+        for key, status in self._unknown(QUOTAS, compiled.quota_statuses):
             known = self._resources.quota_status(key)
             if self._differs(QUOTAS, key, known, status):
                 yield partial(self._write_status, QUOTAS, key, status, quota_events(known, status))
@@ -126,17 +133,21 @@ class Writer:
 
         One that cannot be read, as a newer version of this operator may leave it, is written once, and not for ever.
         """
-        named = resource.kind, key
-        same = self._same.get(named)
-        if same is not None and same[0] is before and same[1] is wanted:
+        known = self._resources.object(resource.kind, key)
+        if known is None:
             return False
-        if self._resources.object(resource.kind, key) is None:
-            return False
-        if wanted not in (before, self._written.get(named) if before is None else None):
+        if wanted not in (before, self._written.get((resource.kind, key)) if before is None else None):
             return True
-        # To compare thousands of equal statuses at each pass would take longer than all the rest of it.
-        self._same[named] = before, wanted
+        self._same[resource.kind][key] = known, wanted
         return False
+
+    def _unknown(self, resource: Resource, statuses: Mapping[PoolKey, S]) -> Iterator[tuple[PoolKey, S]]:
+        """Yield the statuses that are not known to be there: to compare thousands at each pass would take too long."""
+        there, same = self._resources.objects(resource.kind), self._same[resource.kind]
+        for key, wanted in statuses.items():
+            known = same.get(key)
+            if known is None or known[1] is not wanted or known[0] is not there.get(key):
+                yield key, wanted
 
     def _postponed(self, key: PoolKey, before: AOAIBackendPoolStatus | None, wanted: AOAIBackendPoolStatus) -> bool:
         """Tell whether it can wait: Envoys are just taking the table, or only the states of endpoints changed."""

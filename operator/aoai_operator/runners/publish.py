@@ -125,6 +125,7 @@ class Publisher:
         self._prepare = prepare
         self._moved = moved
         self._wake = asyncio.Event()
+        self._waiting: list[asyncio.Event] = []
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
         self._sent: dict[PoolKey, str] = {}
@@ -197,9 +198,19 @@ class Publisher:
         while True:
             await self._next_reason()
             self._wake.clear()
+            waiting, self._waiting = self._waiting, []
             await self._publish()
+            for done in waiting:
+                done.set()
             # Observations come in bursts: what comes during this pause goes out together.
             await asyncio.sleep(self._interval)
+
+    async def flushed(self) -> None:
+        """Wait until all that is known now is handed over. There must be something that was wanted."""
+        done = asyncio.Event()
+        self._waiting.append(done)
+        self._wake.set()
+        await done.wait()
 
     async def _next_reason(self) -> None:
         now = self._now()
