@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from ssl import SSLError
 
@@ -42,6 +42,7 @@ from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import served_pools
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming, World
+from aoai_operator.garbage import collected_seldom
 from aoai_operator.local_resources import FileResources
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
@@ -107,6 +108,7 @@ class _Local:
         self, settings: LocalSettings, *, directory: Path, listen: HostPort, listen_tls: HostPort | None
     ) -> None:
         self._settings = settings
+        self._starting = ExitStack()
         self._listen = listen
         self._control_plane = directory / "operator.sock"
         self._admin = directory / "envoy.sock"
@@ -182,6 +184,8 @@ class _Local:
     async def serve(self, stop: Stop) -> None:
         """Start the parts in order, serve until `stop`, and end them in the opposite order."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._starting)
+            self._starting.enter_context(collected_seldom())
             await stack.enter_async_context(self._prober)
             await self._first_reading()
             await self._read_access_log(stack)
@@ -255,6 +259,7 @@ class _Local:
             why = f": {refusals}" if refusals else "; its log lines say more"
             raise StartError(f"Envoy was not ready within {self._settings.ready_timeout:g} s{why}") from None
         await self._reconciler.reconcile()
+        self._starting.close()
         address = f"http://{self._listen}"
         pools = served_pools(address, self._mine(), self._compiled.pool_statuses, tls_port=self._gateway.tls_port)
         self._terminal.ready(address, pools, details)

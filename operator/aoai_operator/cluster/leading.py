@@ -66,6 +66,7 @@ class Leading:
         self._programming = programming
         self._reconciled = reconciled
         self._begun = 0.0
+        self._compiled = False
         self.settled = asyncio.Event()
         """Set once everything was compiled, by this replica and for the first time."""
         self._now = now
@@ -99,6 +100,7 @@ class Leading:
         """Lead until cancelled. It starts from what is on the API server, and not from what it knew before."""
         # What serves must be known before anything is written, or a pool that is held would lose its table.
         await self._serving.read.wait()
+        self._compiled = False
         self._writer = writer = self._new_writer(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
@@ -140,11 +142,13 @@ class Leading:
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECRETS_WITHIN):
                 await self._secrets.settled()
-        world = self._resources.world(self._secrets.values, self._serving.tables)
+        # After the first pass of a term what was compiled last is known better.
+        world = self._resources.world(self._secrets.values, self._serving.tables, statuses=not self._compiled)
         return replace(world, taken=dict(self._writer.taken)) if self._writer else world
 
     def _deliver(self, _world: World, compiled: Compiled) -> None:
         self._reconciled(asyncio.get_running_loop().time() - self._begun)
+        self._compiled = True
         self.settled.set()
         pools, quotas = self._resources.statuses_of_invalid(self._now())
         if self._writer is not None:

@@ -143,8 +143,10 @@ class Resources:
                 quotas[key] = invalid_quota_status(invalid.faults, known, generation=generation, now=now)
         return pools, quotas
 
-    def world(self, secrets: Mapping[SecretRef, SecretValue], last_good: Mapping[PoolKey, RoutingTable]) -> World:
-        """Return the world of what was read, with the statuses that are on the API server."""
+    def world(
+        self, secrets: Mapping[SecretRef, SecretValue], last_good: Mapping[PoolKey, RoutingTable], *, statuses: bool
+    ) -> World:
+        """Return the world of what was read; `statuses`: with those that are on the API server."""
         pools, quotas = tuple(self.pools()), tuple(self.quotas())
         return World(
             pools=pools,
@@ -152,8 +154,8 @@ class Resources:
             secrets=secrets,
             last_good=last_good,
             invalid=frozenset(key for (kind, key), _, _ in self.invalid() if kind == AOAIBackendPool.KIND),
-            pool_statuses={pool.key: known for pool in pools if (known := self.pool_status(pool.key))},
-            quota_statuses={quota.key: told for quota in quotas if (told := self.quota_status(quota.key))},
+            pool_statuses={p.key: known for p in pools if statuses and (known := self.pool_status(p.key))},
+            quota_statuses={q.key: told for q in quotas if statuses and (told := self.quota_status(q.key))},
         )
 
     def object(self, kind: str, key: PoolKey) -> JsonObject | None:

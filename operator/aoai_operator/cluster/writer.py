@@ -87,6 +87,13 @@ class Writer:
     def want(self, compiled: Compiled) -> None:
         """Take what was compiled last."""
         self._compiled = compiled
+        wanted: tuple[tuple[str, Mapping[PoolKey, Status]], ...] = (
+            (POOLS.kind, compiled.pool_statuses),
+            (QUOTAS.kind, compiled.quota_statuses),
+        )
+        for kind, statuses in wanted:
+            for key in self._same[kind].keys() - statuses.keys():
+                del self._same[kind][key]
         self._wake.set()
 
     def look_again(self) -> None:
@@ -233,7 +240,12 @@ class Writer:
 
 def _facts(status: AOAIBackendPoolStatus) -> object:
     """Return what is written at once when it changes."""
-    conditions = [(c.type, c.status, c.reason, c.observed_generation) for c in status.conditions]
+    # What sums up the endpoints' states waits with them.
+    conditions = [
+        (c.type, c.status, "" if c.type == "Ready" else c.reason, c.observed_generation)
+        for c in status.conditions
+        if c.type != "Healthy"
+    ]
     return conditions, status.routing_table, status.proxies
 
 

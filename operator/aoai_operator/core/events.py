@@ -15,8 +15,8 @@ ENDPOINT_RECOVERED = "EndpointRecovered"
 _SUMS_UP = frozenset({"Healthy", "Reconciling", "Stalled"})
 """Conditions that only say again what others, or the endpoints' own Events, say."""
 
-_ON_ITS_WAY = frozenset({"Pending", "NoTable"})
-"""Reasons of the moment between two states."""
+_ON_ITS_WAY = frozenset({"Pending", "NoTable", "AllThrottled"})
+"""Reasons that come and go by themselves within moments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _conditions(before: Sequence[Condition], after: Sequence[Condition]) -> Iter
             continue
         if new.status == "Unknown" or new.reason in _ON_ITS_WAY or (was is not None and was.reason in _ON_ITS_WAY):
             continue
-        if was is None and new.status == "True" and new.type != "Ready":
+        if was is None and new.status == "True":
             continue
         message = new.message or f"{new.type} is {new.status}."
         if (new.reason, message) in told:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from aoai_operator.core import failures, health, throttle
 from aoai_operator.core.failures import Failure, Run
@@ -380,6 +381,7 @@ def _address(spec: Endpoint) -> tuple[str, str, int]:
     return spec.scheme, spec.host, spec.port
 
 
+@lru_cache(maxsize=65_536)
 def is_address(host: str) -> bool:
     """Tell whether a URL's host is an IP literal, which needs no resolution."""
     try:

@@ -25,6 +25,7 @@ _EARLY = 0.2
 _RATE = 50.0
 """Most Secrets a second that are read again; with more than 50 * interval of them, the interval is longer."""
 _RETRY = 1.0
+_TOGETHER = 0.2
 _NOT_PRINTABLE = "\ufffd"
 
 
@@ -49,6 +50,7 @@ class SecretReader:
         self._changed = changed
         self._clock = clock
         self._wanted: dict[str, frozenset[SecretRef]] = {}
+        self._all: frozenset[SecretRef] = frozenset()
         self._entries: dict[PoolKey, dict[SecretRef, SecretValue]] = {}
         self._due: dict[PoolKey, float] = {}
         self._tried: set[PoolKey] = set()
@@ -61,25 +63,22 @@ class SecretReader:
 
     def want(self, who: str, refs: Iterable[SecretRef]) -> None:
         """Take all entries that somebody wants from now on; who wants them is only told apart by name."""
-        self._wanted[who] = frozenset(refs)
-        wanted, names = self._all()
-        for key in self._due.keys() - names:
-            del self._due[key]
-            self._tried.discard(key)
-            self._refused.discard(key)
-            self._entries.pop(key, None)
+        refs = frozenset(refs)
+        if refs == self._wanted.get(who):
+            return
+        self._wanted[who] = refs
+        before, self._all = self._all, frozenset().union(*self._wanted.values())
+        left, come = before - self._all, self._all - before
+        if left:
+            self._leave(left)
         now = self._clock()
-        for ref in wanted:
+        for ref in come:
             key = _name(ref)
-            entry = self._entries.get(key, {}).get(ref)
-            if key not in self._due or (entry is not None and not entry.reveal()):
+            if key not in self._due or ref in self._entries.get(key, ()):
                 # An entry of which only the name was kept is not there until it is read.
-                self._entries.get(key, {}).pop(ref, None)
+                self._replace(key, {r: v for r, v in self._entries.get(key, {}).items() if r != ref})
                 self._due[key] = now
                 self._tried.discard(key)
-        for key, entries in self._entries.items():
-            self._entries[key] = {r: v if r in wanted else SecretValue("") for r, v in entries.items()}
-        self._publish(tell=False)
         self._wake()
 
     def refresh(self, names: Iterable[PoolKey] | None = None) -> None:
@@ -103,16 +102,26 @@ class SecretReader:
                 await asyncio.gather(*(self._read(key, limit) for key in due))
                 self._look_settled()
                 continue
-            wait = min(self._due.values(), default=now + self._interval) - now
+            # Secrets that are due soon after each other are read together: each look goes through all of them.
+            wait = max(min(self._due.values(), default=now + self._interval) - now, min(_TOGETHER, self._interval / 20))
             try:
                 async with asyncio.timeout(wait):
                     await self._woken.wait()
             except TimeoutError:
                 continue
 
-    def _all(self) -> tuple[frozenset[SecretRef], frozenset[PoolKey]]:
-        wanted = frozenset().union(*self._wanted.values())
-        return wanted, frozenset(map(_name, wanted))
+    def _leave(self, refs: frozenset[SecretRef]) -> None:
+        """Forget entries that nobody wants any more, and Secrets of which nobody wants any."""
+        wanted = set(map(_name, self._all))
+        for key in set(map(_name, refs)):
+            if key in wanted:
+                known = self._entries.get(key, {})
+                self._replace(key, {r: SecretValue("") if r in refs else v for r, v in known.items()})
+                continue
+            self._replace(key, {})
+            del self._due[key]
+            self._tried.discard(key)
+            self._refused.discard(key)
 
     def _wake(self) -> None:
         self._look_settled()
@@ -155,21 +164,23 @@ class SecretReader:
             return
         self._refused.discard(key)
         self._tried.add(key)
-        wanted, _ = self._all()
         data: Mapping[str, str] = (found or {}).get("data") or {}
         entries = {
-            ref: _decoded(text) if ref in wanted else SecretValue("")
+            ref: _decoded(text) if ref in self._all else SecretValue("")
             for name, text in data.items()
             for ref in [SecretRef(key.namespace, key.name, name)]
         }
         if self._entries.get(key, {}) != entries:
-            self._entries[key] = entries
-            self._publish(tell=True)
-
-    def _publish(self, *, tell: bool) -> None:
-        self.values = {ref: value for entries in self._entries.values() for ref, value in entries.items()}
-        if tell:
+            self._replace(key, entries)
             self._changed()
+
+    def _replace(self, key: PoolKey, entries: dict[SecretRef, SecretValue]) -> None:
+        """Take the entries of one Secret; to collect those of all of them at each would take seconds at a start."""
+        before = self._entries.pop(key, {})
+        if entries:
+            self._entries[key] = entries
+        if before != entries:
+            self.values = {ref: value for ref, value in self.values.items() if ref not in before} | entries
 
 
 def _name(ref: SecretRef) -> PoolKey:

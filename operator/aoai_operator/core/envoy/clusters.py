@@ -34,7 +34,7 @@ def _cluster(name: str, table: RoutingTable, model: Model, settings: GatewaySett
     body: Json = {
         "name": name,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": {**ADS, "initial_fetch_timeout": "5s"}},
+        "eds_cluster_config": {"eds_config": {**ADS, "initial_fetch_timeout": "30s"}},
         "connect_timeout": duration(table.timeouts.connect_ms),
         "load_balancing_policy": {"policies": [{"typed_extension_config": _balancing(table)}]},
         # A pool that is out must answer so, and not hammer hosts that asked for quiet; a health change counts at once.
