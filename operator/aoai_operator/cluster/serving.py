@@ -21,8 +21,9 @@ _log = structlog.get_logger("serving")
 
 Deliver = Callable[[Mapping[PoolKey, RoutingTable], Mapping[SecretRef, SecretValue]], None]
 
-_PATIENCE = 10.0
-"""Seconds for which a start waits for tables that are refused, or half written."""
+_PATIENCE = 30.0
+"""Seconds for which a start waits for tables that are refused, or half written: longer than it takes until somebody
+leads, and mends them."""
 _LOOK_AGAIN = 5.0
 """Seconds until it is asked again whether a pool without ConfigMaps is still there."""
 _TOGETHER = 0.02

@@ -196,11 +196,17 @@ def _envoys(number: int) -> str:
 def _healthy(states: Sequence[tuple[str, str, HostState]]) -> Fact:
     sick = [(n, d, s) for n, d, s in states if not s.usable]
     listed = ", ".join(f"{n}/{d} {s.state.value} ({s.reason.value})" for n, d, s in sick)
+    if sick and len(sick) == len(states) and _throttled(states):
+        return "Healthy", False, "AllThrottled", f"None takes requests before its Retry-After is over: {listed}."
     if not states or len(sick) == len(states):
         return "Healthy", False, "NoHealthyEndpoint", f"No endpoint can take requests: {listed}." if listed else ""
     if sick:
         return "Healthy", False, "Degraded", f"Out at the moment: {listed}."
     return "Healthy", True, "Healthy", ""
+
+
+def _throttled(states: Sequence[tuple[str, str, HostState]]) -> bool:
+    return any(state.state is State.THROTTLED for _, _, state in states)
 
 
 def _ready(facts: Iterable[Fact], states: Sequence[tuple[str, str, HostState]]) -> Fact:
@@ -212,7 +218,8 @@ def _ready(facts: Iterable[Fact], states: Sequence[tuple[str, str, HostState]]) 
             return "Ready", None if reason == "Pending" else status, reason, message
     if not any(s.usable for _, _, s in states):
         _, reason, message = known["Healthy"]
-        return "Ready", False, reason, message
+        # Daily work: clients are told when to come back. An alarm at each full minute would be heard by nobody.
+        return "Ready", _throttled(states), reason, message
     status, reason, message = known["ResolvedRefs"]
     if status is not True:
         return "Ready", True, "Degraded", f"It serves, but not with everything it names: {message}"

@@ -25,7 +25,9 @@ def tls_refs(namespace: str, name: str) -> tuple[SecretRef, ...]:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # While replicas of two versions run side by side, each reads the other's tables: what it does not know it passes
+    # over, and a field that is added later needs a default.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Endpoint(_Part):
