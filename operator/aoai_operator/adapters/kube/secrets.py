@@ -26,6 +26,8 @@ _RATE = 50.0
 """Most Secrets a second that are read again; with more than 50 * interval of them, the interval is longer."""
 _RETRY = 1.0
 _TOGETHER = 0.2
+_PATIENCE = 10.0
+"""Seconds for which one Secret may fail, while others are answered, until it counts as one that cannot be read."""
 _NOT_PRINTABLE = "\ufffd"
 
 
@@ -44,7 +46,10 @@ class SecretReader:
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the API server, seconds until a Secret is read again, whom to tell of another value, and a clock."""
+        """Take the API server, seconds until a Secret is read again, and a clock.
+
+        `changed` hears that a value is another one, or that the API server has answered for a Secret the first time.
+        """
         self._api = api
         self._interval = interval
         self._changed = changed
@@ -54,7 +59,8 @@ class SecretReader:
         self._entries: dict[PoolKey, dict[SecretRef, SecretValue]] = {}
         self._due: dict[PoolKey, float] = {}
         self._tried: set[PoolKey] = set()
-        self._refused: set[PoolKey] = set()
+        self._failing: dict[PoolKey, float] = {}
+        self._answered_at = clock()
         self._woken = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -74,11 +80,11 @@ class SecretReader:
         now = self._clock()
         for ref in come:
             key = _name(ref)
-            if key not in self._due or ref in self._entries.get(key, ()):
+            if ref in self._entries.get(key, ()):
                 # An entry of which only the name was kept is not there until it is read.
-                self._replace(key, {r: v for r, v in self._entries.get(key, {}).items() if r != ref})
-                self._due[key] = now
-                self._tried.discard(key)
+                self._replace(key, {r: v for r, v in self._entries[key].items() if r != ref})
+            self._due[key] = now
+            self._tried.discard(key)
         self._wake()
 
     def refresh(self, names: Iterable[PoolKey] | None = None) -> None:
@@ -87,8 +93,16 @@ class SecretReader:
             self._due[key] = self._clock()
         self._wake()
 
+    def unread(self, refs: Iterable[SecretRef]) -> bool:
+        """Tell whether the API server has not said yet what is in the Secrets of some entries.
+
+        It has when a Secret was found, is not there, or may not be read. No answer, and an error that is said to pass,
+        say nothing; one Secret that goes on to fail while others are answered counts as one that cannot be read.
+        """
+        return any(_name(ref) not in self._tried for ref in refs)
+
     async def settled(self) -> None:
-        """Wait until each wanted Secret was read, or could not be read, at least once."""
+        """Wait until no wanted entry is `unread`."""
         await self._settled.wait()
 
     async def run(self) -> None:
@@ -121,7 +135,7 @@ class SecretReader:
             self._replace(key, {})
             del self._due[key]
             self._tried.discard(key)
-            self._refused.discard(key)
+            self._failing.pop(key, None)
 
     def _wake(self) -> None:
         self._look_settled()
@@ -146,31 +160,39 @@ class SecretReader:
             except KubeError as error:
                 self._failed(key, at, error)
             else:
-                self._take(key, found)
+                self._take(key, at, found)
 
     def _spread(self, seconds: float) -> float:
         return max(seconds, len(self._due) / _RATE)
 
     def _failed(self, key: PoolKey, at: float, error: KubeError) -> None:
-        if key not in self._refused:
-            _log.warning("a Secret cannot be read, what was read last stays in use", secret=str(key), why=error.message)
-        self._refused.add(key)
-        self._tried.add(key)
-        if self._due.get(key) == at and error.retryable:
-            self._due[key] = self._clock() + self._spread(min(_RETRY, self._interval))
-
-    def _take(self, key: PoolKey, found: JsonObject | None) -> None:
         if key not in self._due:
             return
-        self._refused.discard(key)
-        self._tried.add(key)
+        if key not in self._failing:
+            _log.warning("a Secret cannot be read, what was read last stays in use", secret=str(key), why=error.message)
+        since = self._failing.setdefault(key, self._clock())
+        if self._due[key] == at and error.retryable:
+            self._due[key] = self._clock() + self._spread(min(_RETRY, self._interval))
+        if (not error.retryable or self._answered_at - since > _PATIENCE) and key not in self._tried:
+            self._tried.add(key)
+            self._changed()
+
+    def _take(self, key: PoolKey, at: float, found: JsonObject | None) -> None:
+        self._answered_at = self._clock()
+        if key not in self._due:
+            return
+        self._failing.pop(key, None)
         data: Mapping[str, str] = (found or {}).get("data") or {}
         entries = {
             ref: _decoded(text) if ref in self._all else SecretValue("")
             for name, text in data.items()
             for ref in [SecretRef(key.namespace, key.name, name)]
         }
-        if self._entries.get(key, {}) != entries:
+        # One that was wanted anew, or asked for, while it was being read is read once more.
+        first = key not in self._tried and self._due[key] == at
+        if first:
+            self._tried.add(key)
+        if first or self._entries.get(key, {}) != entries:
             self._replace(key, entries)
             self._changed()
 
