@@ -15,7 +15,7 @@ from bench import machine
 from bench.native import build
 from bench.processes import BenchError
 from bench.report import Outcome, say, show, write
-from bench.scenarios import failover, harvest, latency, litellm, proxy, scale, streams
+from bench.scenarios import cluster, failover, harvest, latency, litellm, proxy, scale, streams
 from bench.site import Site
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
@@ -25,6 +25,7 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "harvest": harvest.run,
     "failover": failover.run,
     "scale": scale.run,
+    "cluster": cluster.run,
     "litellm": litellm.run,
 }
 OUT = Path(__file__).parent / "out"
@@ -37,6 +38,7 @@ scenarios:
   harvest   tokens served before a client sees a 429, three unequal regions
   failover  errors that clients see while one of three regions breaks
   scale     a change of one of 10, 100 and 1,000 pools to two Envoys: time, bytes, memory
+  cluster   the same on a real API server: start, time, API calls; with 1,000 pools it takes long (--largest 100)
   litellm   LiteLLM beside it in all of these (installed on first use)
 
 examples:
@@ -72,7 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{name} ...")
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-            site = Site(cores, programs, Path(scratch), arguments.operator, arguments.seconds, arguments.rounds)
+            site = Site(
+                cores,
+                programs,
+                Path(scratch),
+                arguments.operator,
+                arguments.seconds,
+                arguments.rounds,
+                arguments.largest,
+            )
             try:
                 outcome = SCENARIOS[name](site)
             except BenchError as error:
@@ -103,6 +113,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("scenarios", nargs="*", metavar="scenario", help=f"default all: {' '.join(SCENARIOS)}")
     parser.add_argument("--seconds", type=_positive, default=3.0, help="length of a window (default 3)")
     parser.add_argument("--rounds", type=int, default=7, help="windows a figure; it is their median (default 7)")
+    parser.add_argument("--largest", type=int, default=1_000, help="most pools of cluster (default 1000)")
     parser.add_argument("--json", type=Path, default=OUT / "bench.json", help="where to write (default bench/out/)")
     parser.add_argument(
         "--operator",

@@ -23,6 +23,8 @@ class Site:
     operator: str
     seconds: float
     rounds: int
+    largest: int
+    """Most pools of a fleet on a real API server."""
 
 
 @dataclass(frozen=True, slots=True)
