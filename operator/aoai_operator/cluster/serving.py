@@ -26,6 +26,8 @@ _PATIENCE = 30.0
 leads, and mends them."""
 _LOOK_AGAIN = 5.0
 """Seconds until it is asked again whether a pool without ConfigMaps is still there."""
+_SECRETS_WITHIN = 10.0
+"""Seconds for which a new table waits for the Secrets that only it names. Its last good one serves meanwhile."""
 _TOGETHER = 0.02
 """Seconds to wait for what belongs together: a routing table and its shards are several objects."""
 
@@ -54,7 +56,9 @@ class Serving:
         self._woken.set()
         self._present: defaultdict[PoolKey, dict[PoolKey, JsonObject]] = defaultdict(dict)
         self.tables: dict[PoolKey, RoutingTable] = {}
-        """The tables that serve."""
+        """The tables as they are to be served."""
+        self._served: dict[PoolKey, RoutingTable] = {}
+        self._held: dict[PoolKey, float] = {}
         self.read = asyncio.Event()
         """Set once all tables were read, as far as they can be."""
         self.ready = asyncio.Event()
@@ -80,10 +84,6 @@ class Serving:
         """Take a ConfigMap as the server answered it to a write of ours, before the watch tells of it."""
         self._store.put(item)
         self._woken.set()
-
-    def refs(self) -> set[SecretRef]:
-        """Return the entries of Secrets that the tables refer to."""
-        return {ref for table in self.tables.values() for ref in table.refs()}
 
     def wake(self, key: PoolKey | None) -> None:
         """Read a ConfigMap again soon; None: all."""
@@ -112,7 +112,7 @@ class Serving:
             await self._forget(concerned | self._bare)
             self.read.set()
             if self._may_serve():
-                await self._hand_on(again=resync)
+                self._hand_on(again=resync)
             if changes:
                 self.changed()
 
@@ -136,6 +136,8 @@ class Serving:
             # Not wait_for: in Python 3.11 a cancellation is lost in it when what it waits for comes just then.
             if self._bare or not self.ready.is_set():
                 due = min(due, _LOOK_AGAIN)
+            if self._held and self.ready.is_set():
+                due = min(due, max(0.0, min(self._held.values()) - asyncio.get_running_loop().time()))
             async with asyncio.timeout(due):
                 await self._woken.wait()
         except TimeoutError:
@@ -192,14 +194,43 @@ class Serving:
             return True
         return found is not None and "deletionTimestamp" not in found["metadata"]
 
-    async def _hand_on(self, *, again: bool) -> None:
-        """Hand on what changed; `again`: even if nothing did, since certificates get old."""
+    def _hand_on(self, *, again: bool) -> None:
+        """Hand on what changed; `again`: even if nothing did, since certificates get old.
+
+        At the start nothing is before all Secrets are read: an Envoy that comes from another replica has the keys.
+        """
         if self._moved:
-            self._secrets.want("tables", self.refs())
+            self._secrets.want("tables", _refs(self.tables, self._served))
+        served = self._with_their_secrets() if self._moved or self._held else self._served
+        self._moved = False
         if not self.ready.is_set():
-            await self._secrets.settled()
-        elif not (again or self._moved or self._handed_on is not self._secrets.values):
+            if self._held:
+                return
+        elif not (again or served != self._served or self._handed_on is not self._secrets.values):
             return
-        self._moved, self._handed_on = False, self._secrets.values
-        self._deliver(self.tables, self._handed_on)
+        if served != self._served:
+            self._secrets.want("tables", _refs(self.tables, served))
+        self._served, self._handed_on = served, self._secrets.values
+        self._deliver(self._served, self._handed_on)
         self.ready.set()
+
+    def _with_their_secrets(self) -> dict[PoolKey, RoutingTable]:
+        """Return the tables, and in place of one whose Secrets are not read yet the last good one, for some time."""
+        now = asyncio.get_running_loop().time()
+        held, served = {}, {}
+        for pool, table in self.tables.items():
+            before = self._served.get(pool)
+            until = self._held.get(pool, now + _SECRETS_WITHIN)
+            if table is before or not self._secrets.unread(table.refs()) or (self.ready.is_set() and until <= now):
+                served[pool] = table
+                continue
+            held[pool] = until
+            if before is not None:
+                served[pool] = before
+        self._held = held
+        return served
+
+
+def _refs(*known: Mapping[PoolKey, RoutingTable]) -> set[SecretRef]:
+    """Return the entries of Secrets that tables refer to."""
+    return {ref for tables in known for table in tables.values() for ref in table.refs()}
