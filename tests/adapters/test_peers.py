@@ -218,7 +218,7 @@ async def test_garbage_ends_its_own_stream_only(replicas: Three, garbage: bytes)
     leader = replicas[0]
     async with grpc.aio.insecure_channel(leader.address) as channel:
         stranger = following(channel)
-        await stranger.write(Message(whole=True, proxies={CHAT: (Programming(7, 7),)}).encode())
+        await stranger.write(Message(whole=True, proxies={CHAT: (Programming(7, 7),)}).encode(now=0))
         await eventually(lambda: leader.total().connected == 10)
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await stranger.write(garbage)

@@ -40,7 +40,7 @@ _tolds = st.builds(
 
 @given(before=_tolds, after=_tolds)
 def test_changes_make_the_one_into_the_other(before: Told, after: Told) -> None:
-    message = Message.decode(before.changes(after).encode())
+    message = Message.decode(before.changes(after).encode(now=0), now=0)
     found = before.after(message)
     assert (found.proxies, found.faults) == (after.proxies, after.faults)
     assert all(
@@ -145,7 +145,7 @@ def test_proxies_of_several_replicas_are_put_together() -> None:
 
 def test_a_newer_replica_may_say_more() -> None:
     data = {"moods": 3, "waits": {"ai/chat/east/gpt": {"struck": 9, "reason": "Bored", "mood": 1}}}
-    assert Message.decode(json.dumps(data).encode()).waits == {EAST: Wait(struck=9)}
+    assert Message.decode(json.dumps(data).encode(), now=0).waits == {EAST: Wait(struck=9)}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_newer_replica_may_say_more() -> None:
 )
 def test_garbage_is_refused_in_one_line(data: bytes) -> None:
     with pytest.raises(PeerError) as refused:
-        Message.decode(data)
+        Message.decode(data, now=0)
     assert len(str(refused.value)) < 300
     assert "\n" not in str(refused.value)
 
@@ -175,6 +175,12 @@ def test_garbage_is_refused_in_one_line(data: bytes) -> None:
 @given(st.binary(max_size=60))
 def test_nothing_but_a_peer_error_comes_of_any_bytes(data: bytes) -> None:
     try:
-        Message.decode(data)
+        Message.decode(data, now=0)
     except PeerError:
         return
+
+
+def test_a_wait_is_told_as_what_is_left_of_it() -> None:
+    """Replicas whose clocks disagree by an hour leave the host alone for equally long."""
+    sent = Message(waits={EAST: Wait(throttled=5_000_000, struck=4_999_000)}).encode(now=4_999_500)
+    assert Message.decode(sent, now=8_600_000).waits == {EAST: Wait(throttled=8_600_500)}

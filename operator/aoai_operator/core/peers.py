@@ -4,7 +4,8 @@ A follower tells the leader how far its own proxies are, pool by pool, and what 
 tells each follower what anybody knows of hosts, and what its probes found wrong.
 
 What is known of a host is merged: the later end wins. So the order and the number of tellings do not matter, and an
-old one does no harm. Times are milliseconds of the Unix epoch: replicas' clocks must agree as well as a second matters.
+old one does no harm. Times are milliseconds of the Unix epoch here, and on the way what is left of them: so a replica
+whose clock is wrong keeps no host out on the others.
 """
 
 from __future__ import annotations
@@ -90,20 +91,20 @@ class Message:
     faults: Mapping[Probed, Fault | None] = field(default_factory=dict)
     suspects: tuple[EndpointKey, ...] = ()
 
-    def encode(self) -> bytes:
-        """Write it as JSON."""
+    def encode(self, *, now: int) -> bytes:
+        """Write it as JSON, with times as what is left of them."""
         wire = {
             "whole": self.whole,
             "proxies": {str(key): [_fields(part) for part in parts] for key, parts in self.proxies.items()},
-            "waits": {str(key): _fields(wait) for key, wait in self.waits.items()},
+            "waits": {str(key): _fields(_moved(wait, -now)) for key, wait in self.waits.items()},
             "faults": {str(key): fault and _fields(fault) for key, fault in self.faults.items()},
             "suspects": [str(key) for key in self.suspects],
         }
         return _WireMessage.model_validate(wire).model_dump_json(exclude_defaults=True).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> Message:
-        """Read it.
+    def decode(cls, data: bytes, *, now: int) -> Message:
+        """Read it, with times from `now` on.
 
         Raises:
             PeerError: it is none.
@@ -115,7 +116,7 @@ class Message:
             return cls(
                 whole=wire.whole,
                 proxies={_pool(k): tuple(Programming(**dict(p)) for p in parts) for k, parts in wire.proxies.items()},
-                waits={_host(key): Wait(**dict(wait)) for key, wait in wire.waits.items()},
+                waits={_host(key): _moved(Wait(**dict(wait)), now) for key, wait in wire.waits.items()},
                 faults={_probed(key): Fault(**dict(fault)) if fault else None for key, fault in wire.faults.items()},
                 suspects=tuple(_endpoint(key) for key in wire.suspects),
             )
@@ -172,6 +173,13 @@ def together(parts: Sequence[Proxies]) -> dict[PoolKey, tuple[Programming, ...]]
         for key, more in proxies.items():
             found[key] = (*found.get(key, ()), *more)
     return found
+
+
+def _moved(wait: Wait, by: int) -> Wait:
+    """Return a wait with its ends moved; 0 stays 0, none at all, and what is over becomes so."""
+    throttled = max(0, wait.throttled + by) if wait.throttled else 0
+    struck = max(0, wait.struck + by) if wait.struck else 0
+    return replace(wait, throttled=throttled, struck=struck)
 
 
 def _adds(wait: Wait, told: Wait) -> bool:

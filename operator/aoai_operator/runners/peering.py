@@ -158,7 +158,7 @@ class Conversation:
         message = replace(known.changes(told), suspects=tuple(sorted(self.suspects)), whole=self._told is None)
         self.suspects.clear()
         self._told = told
-        return None if message == Message() else message.encode()
+        return None if message == Message() else message.encode(now=self._peering.clock())
 
     def take(self, data: bytes) -> None:
         """Take a message.
@@ -166,7 +166,7 @@ class Conversation:
         Raises:
             PeerError: it is none.
         """
-        message = Message.decode(data)
+        message = Message.decode(data, now=self._peering.clock())
         self.heard = (self.heard or Told()).after(message).current(self._peering.clock())
         self._peering.take(message, self.heard, leading=self._leading)
 
