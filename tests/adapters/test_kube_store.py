@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS
 from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
@@ -19,6 +20,7 @@ class Server:
         self.objects: dict[PoolKey, JsonObject] = {}
         self.version = 0
         self.broken: set[PoolKey | str | None] = set()
+        self.forbidden: set[str | None] = set()
         self.calls: list[str] = []
 
     def put(self, key: PoolKey, **labels: str) -> None:
@@ -38,6 +40,8 @@ class Server:
         self.calls.append(f"list {namespace}")
         if namespace in self.broken:
             raise KubeError(0, "Unreachable", "it is away")
+        if namespace in self.forbidden:
+            raise KubeError(403, "Forbidden", "it may not be read")
         wanted = [label for label in labels.split(",") if label]
         return tuple(
             item
@@ -203,4 +207,49 @@ async def test_nothing_is_told_before_everything_was_listed_once(server: Server,
     clock.now += store.due_in()
     assert await store.refresh() == changes(A, OTHER)
     assert sorted(server.calls) == ["list ns", "list other", "list other"]
+    assert store.complete
+
+
+async def test_a_namespace_that_may_not_be_read_stops_no_other(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "other"), clock=clock)
+    server.put(A)
+    server.put(OTHER)
+    server.forbidden = {"other"}
+    with capture_logs() as logs:
+        assert await store.refresh() == changes(A)
+        assert store.complete
+        assert store.due_in() == 300
+        clock.now += 300
+        assert not await store.refresh()
+    assert [log["namespace"] for log in logs] == ["other"], "said once"
+    server.forbidden = set()
+    clock.now += 300
+    assert await store.refresh() == changes(OTHER)
+    server.forbidden = {"other"}
+    store.wake(None)
+    assert not await store.refresh()
+    assert set(store.objects) == {A, OTHER}, "what is known stays"
+
+
+@pytest.mark.parametrize("namespaces", [(), ("ns",), ("ns", "other")])
+async def test_when_nothing_may_be_read_nothing_is_known(
+    server: Server, clock: Clock, namespaces: tuple[str, ...]
+) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, namespaces=namespaces, clock=clock)
+    server.forbidden = {"ns", "other", None}
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="it may not be read"):
+            await store.refresh()
+        assert not store.complete
+        clock.now += store.due_in()
+
+
+async def test_a_refused_namespace_does_not_hide_one_that_is_away(server: Server, clock: Clock) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "other"), clock=clock)
+    server.forbidden, server.broken = {"other"}, {"ns"}
+    with pytest.raises(Unavailable):
+        await store.refresh()
+    server.broken = set()
+    clock.now += store.due_in()
+    await store.refresh()
     assert store.complete

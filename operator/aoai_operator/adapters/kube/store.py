@@ -7,8 +7,12 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from aoai_operator.core.names import PoolKey
 from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
+
+_log = structlog.get_logger("store")
 
 _MANY = 50
 """Woken keys above which one LIST is cheaper than so many GETs."""
@@ -34,7 +38,11 @@ class Changes:
 
 
 class ObjectStore:
-    """Holds the objects of one kind, by key, in some namespaces or in all of them."""
+    """Holds the objects of one kind, by key, in some namespaces or in all of them.
+
+    A namespace that was deleted, or may not be read, holds nothing new, and stops none of the others; it is listed
+    again at each resync. When none may be read, that is a failure like others.
+    """
 
     def __init__(
         self,
@@ -70,6 +78,8 @@ class ObjectStore:
         self._failed: set[PoolKey] = set()
         self._failed_lists: set[str | None] = set()
         self._unlisted: set[str | None] = set(self._scopes)
+        self._refused: set[str | None] = set()
+        self._told: set[str | None] = set()
         self._listed_at = clock()
         self._retry, self._retry_at = _FIRST_RETRY, 0.0
         self._why = ""
@@ -79,7 +89,7 @@ class ObjectStore:
 
     @property
     def complete(self) -> bool:
-        """Whether everything was read at least once."""
+        """Whether everything was read at least once, as far as it may be read."""
         return not self._unlisted
 
     def wake(self, key: PoolKey | None) -> None:
@@ -114,6 +124,7 @@ class ObjectStore:
             scopes, keys = self._take()
             before = len(self._failed) + len(self._failed_lists)
             read = await asyncio.gather(*(self._list(s) for s in scopes), *(self._get(k) for k in keys))
+            self._do_without_refused()
             waiting = len(self._failed) + len(self._failed_lists)
             if waiting > before:
                 self._retry_at = self._clock() + self._retry
@@ -146,14 +157,28 @@ class ObjectStore:
             found = {_key(item): item for item in await self._api.list(self._resource, scope, self._labels)}
         except KubeError as error:
             self._failed_lists.add(scope)
+            if not error.retryable:
+                self._refused.add(scope)
             self._why = error.message
             return False
         self._unlisted.discard(scope)
+        self._refused.discard(scope)
+        self._told.discard(scope)
         for key in [k for k in self.objects if k not in found and scope in (Everywhere, k.namespace)]:
             self._remove(key)
         for key, item in found.items():
             self._put(key, item)
         return True
+
+    def _do_without_refused(self) -> None:
+        """Take what is refused in some namespaces, while others are read, for all that there is to be read."""
+        if not set(self._scopes) - self._unlisted - self._refused:
+            return
+        for scope in self._refused - self._told:
+            _log.warning("a namespace cannot be read, the others are", namespace=scope, what=str(self._resource))
+            self._told.add(scope)
+        self._failed_lists -= self._refused
+        self._unlisted -= self._refused
 
     async def _get(self, key: PoolKey) -> bool:
         try:

@@ -1,0 +1,170 @@
+"""What a replica serves while Secrets and namespaces cannot be read. The API server is a small one in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from typing import cast
+
+import pytest
+
+from aoai_operator.adapters.kube.resources import CONFIG_MAPS, SECRETS
+from aoai_operator.adapters.kube.secrets import SecretReader
+from aoai_operator.adapters.kube.store import ObjectStore
+from aoai_operator.cluster import serving as module
+from aoai_operator.cluster.serving import Serving
+from aoai_operator.core import configmaps
+from aoai_operator.core.configmaps import POOL_LABEL
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import RoutingTable
+from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
+from support.kube import running
+from support.tables import CHAT, endpoint, routing_table
+from support.waiting import eventually
+
+AWAY = KubeError(0, "Unreachable", "the API server is away")
+FORBIDDEN = KubeError(403, "Forbidden", "configmaps is forbidden in the namespace gone")
+
+
+def table(secret: str) -> RoutingTable:
+    """Return a table whose one endpoint has its key in this Secret."""
+    return routing_table(endpoint("east").model_copy(update={"credential": SecretRef("ai", secret, "key")}))
+
+
+class Api:
+    """Keeps ConfigMaps and Secrets, and what goes wrong with them. Only what is called here."""
+
+    def __init__(self) -> None:
+        self.maps: dict[PoolKey, JsonObject] = {}
+        self.secrets: dict[str, str] = {}
+        self.errors: dict[str, KubeError] = {}
+        self.asked: list[str] = []
+        self._version = 0
+
+    def put(self, wanted: RoutingTable) -> PoolKey:
+        for manifest in configmaps.manifests(wanted, "uid"):
+            self._version += 1
+            item = deepcopy(manifest)
+            item["metadata"] |= {"uid": "of-the-map", "resourceVersion": str(self._version)}
+            key = PoolKey(item["metadata"]["namespace"], item["metadata"]["name"])
+            self.maps[key] = item
+        return key
+
+    async def list(self, resource: Resource, namespace: str | None = None, _labels: str = "") -> tuple[JsonObject, ...]:
+        assert resource is CONFIG_MAPS
+        self._answer(namespace or "")
+        return tuple(item for key, item in self.maps.items() if namespace in (None, key.namespace))
+
+    async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
+        self._answer(key.name)
+        if resource is CONFIG_MAPS:
+            return self.maps.get(key)
+        assert resource is SECRETS
+        if key.name not in self.secrets:
+            return None
+        return {"data": {"key": base64.b64encode(self.secrets[key.name].encode()).decode()}}
+
+    def _answer(self, name: str) -> None:
+        self.asked.append(name)
+        if name in self.errors:
+            raise self.errors[name]
+
+
+class Replica:
+    """What a replica serves, and with which keys."""
+
+    def __init__(self, api: Api, *, namespaces: tuple[str, ...] = ()) -> None:
+        self.delivered: list[tuple[str, str | None]] = []
+        kube = cast(KubeApi, api)
+        self.secrets = SecretReader(kube, interval=30, changed=lambda: self.serving.secrets_changed())  # noqa: PLW0108 - they need each other
+        self.serving = Serving(
+            store=ObjectStore(kube, CONFIG_MAPS, namespaces=namespaces, labels=POOL_LABEL),
+            pool=self._pool,
+            secrets=self.secrets,
+            deliver=self._deliver,
+        )
+
+    async def _pool(self, _key: PoolKey) -> JsonObject | None:
+        return None
+
+    def _deliver(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
+        if CHAT not in tables:
+            return
+        ref = tables[CHAT].endpoints[0].credential
+        self.delivered.append((ref.name, secrets[ref].reveal() if ref in secrets else None))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with running(self.secrets.run(), self.serving.run()):
+            yield
+
+
+@pytest.fixture
+def api() -> Api:
+    made = Api()
+    made.secrets = {"old": "a"}
+    made.put(table("old"))
+    return made
+
+
+async def asked_again(api: Api, name: str) -> None:
+    """Wait until something was asked for twice more."""
+    before = api.asked.count(name)
+    await eventually(lambda: api.asked.count(name) > before + 1)
+
+
+async def test_a_start_waits_for_the_secrets(api: Api) -> None:
+    api.errors["old"] = AWAY
+    replica = Replica(api)
+    async with replica.running():
+        await asked_again(api, "old")
+        assert not replica.serving.ready.is_set()
+        assert not replica.delivered
+        del api.errors["old"]
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.delivered == [("old", "a")]
+
+
+async def test_a_secret_that_is_not_there_keeps_no_start_waiting(api: Api) -> None:
+    api.secrets = {}
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.delivered == [("old", None)]
+
+
+async def test_a_table_that_names_another_secret_waits_for_it(api: Api) -> None:
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        api.errors["new"] = AWAY
+        replica.serving.wake(api.put(table("new")))
+        await asked_again(api, "new")
+        replica.serving.secrets_changed()
+        assert set(replica.delivered) == {("old", "a")}
+        api.secrets = {"new": "b"}
+        del api.errors["new"]
+        await eventually(lambda: replica.delivered[-1][0] == "new")
+        assert set(replica.delivered) == {("old", "a"), ("new", "b")}
+
+
+async def test_it_does_not_wait_for_ever(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECRETS_WITHIN", 0.1)
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        api.errors["new"] = AWAY
+        replica.serving.wake(api.put(table("new")))
+        await eventually(lambda: replica.delivered[-1] == ("new", None))
+
+
+async def test_a_namespace_that_may_not_be_read_keeps_no_start_waiting(api: Api) -> None:
+    api.errors["gone"] = FORBIDDEN
+    replica = Replica(api, namespaces=("gone", "ai"))
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.delivered == [("old", "a")]
