@@ -49,6 +49,11 @@ class Gateway:
         for bad in self._cache.publish(self.name, snapshot):
             self._refused(bad.type_url, bad.name, bad.version, bad.message)
 
+    @property
+    def connected(self) -> int:
+        """How many Envoys are connected."""
+        return self._states.connected_to(self.name)
+
     def programming(self, owner: str) -> Programming:
         """Return how far the Envoys are with the present resources of a pool, "namespace/name"."""
         return self._states.programming(self.name, self._snapshot, owner)
@@ -106,6 +111,11 @@ class ControlPlane:
         gateway = Gateway(name, cache=self._cache, states=self._states, refused=refused, settled=settled)
         self._gateways[name] = gateway
         return gateway
+
+    def remove(self, name: str) -> None:
+        """Forget a gateway of which no Envoy is connected."""
+        self._gateways.pop(name, None)
+        self._cache.forget(name)
 
     @asynccontextmanager
     async def serving(self, address: str) -> AsyncIterator[int]:

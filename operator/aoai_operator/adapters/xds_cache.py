@@ -36,6 +36,10 @@ class SnapshotCache:
         """Return what the proxies of a gateway should have; None before the first publication."""
         return self._current.get(gateway)
 
+    def forget(self, gateway: str) -> None:
+        """Drop what the proxies of a gateway should have; nobody asks for it any more."""
+        self._current.pop(gateway, None)
+
     def watch(self, changed: Callable[[str], None]) -> None:
         """Call `changed` with the gateway's name after each publication that changed something."""
         self._watchers.append(changed)

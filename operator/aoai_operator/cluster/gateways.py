@@ -26,6 +26,7 @@ _MOST_ASKED = 1_000
 class _Driven:
     publisher: Publisher
     gateway: Gateway
+    task: asyncio.Task[None] | None
 
 
 class Gateways:
@@ -77,6 +78,7 @@ class Gateways:
                 del self._asked[next(iter(self._asked))]
             return
         self._asked.pop(audience, None)
+        self._close_unused()
         gateway: Gateway
         publisher = Publisher(
             settings=self._settings(audience),
@@ -88,11 +90,10 @@ class Gateways:
             moved=self._moved,
         )
         gateway = self._plane.add(str(audience), refused=publisher.refused, settled=publisher.settled)
-        self._driven[audience] = _Driven(publisher, gateway)
+        task = self._tasks.create_task(publisher.run()) if self._tasks is not None else None
+        self._driven[audience] = _Driven(publisher, gateway, task)
         if self._known:
             publisher.want(self._seen_by(audience), self._secrets)
-        if self._tasks is not None:
-            self._tasks.create_task(publisher.run())
         _log.info("driving a gateway", audience=str(audience))
 
     def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
@@ -133,6 +134,14 @@ class Gateways:
                 tasks.create_task(driven.publisher.run())
             # A group ends with its last task; this one is kept for the audiences that come later.
             tasks.create_task(asyncio.Event().wait())
+
+    def _close_unused(self) -> None:
+        """Forget the sidecars' audiences that nobody is connected of: namespaces come and go."""
+        for audience, driven in tuple(self._driven.items()):
+            if audience.placement is Placement.SIDECAR and not driven.gateway.connected and driven.task is not None:
+                driven.task.cancel()
+                self._plane.remove(str(audience))
+                del self._driven[audience]
 
     def _seen_by(self, audience: Audience) -> dict[PoolKey, RoutingTable]:
         return {key: table for key, table in self._tables.items() if audience.sees(table)}

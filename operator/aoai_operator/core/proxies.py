@@ -74,6 +74,10 @@ class ProxyStates:
         """Note that the proxy has accepted all that it wants of a snapshot."""
         self._states[proxy].settled = version
 
+    def connected_to(self, gateway: str) -> int:
+        """Return how many proxies of a gateway are connected."""
+        return len(self._of(gateway))
+
     def all_settled(self, gateway: str, version: str) -> bool:
         """Tell whether every connected proxy of a gateway, and at least one, has accepted a snapshot."""
         states = self._of(gateway)
