@@ -19,7 +19,8 @@ _OPTIONS = (
     # Envoy asks the same of us; more often than gRPC's default tolerates.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", 64 << 20),
+    # A peer's largest message; what is read before it is known who sends it is bounded by this.
+    ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", -1),
     # With it, a second server on a port would silently take half of the connections instead of failing.
     ("grpc.so_reuseport", 0),
