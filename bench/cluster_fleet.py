@@ -30,7 +30,7 @@ from support.cluster.control_plane import ControlPlane
 from support.cluster.release import OperatorPod, Release
 
 CRDS = Path(__file__).parents[1] / "crds"
-_POOLS = f"{API_VERSION}/aoaibackendpools"
+_POOLS, _QUOTAS = f"{API_VERSION}/aoaibackendpools", f"{API_VERSION}/tenantquotas"
 _AT_ONCE = 16
 _LONGEST_START = 900
 _LOOK = 0.02
@@ -44,6 +44,7 @@ class Measured:
     Attributes:
         pools: its size.
         first_start: from the start of the operator, with nothing written yet, until all pools are on both Envoys.
+        first_statuses: the same, until all statuses are written.
         restart: from another start of it until it serves Envoys.
         rss_mib: the operator's memory at the end.
         seconds: from each change until the pool's status says that both Envoys have it.
@@ -53,6 +54,7 @@ class Measured:
 
     pools: int
     first_start: float
+    first_statuses: float
     restart: float
     rss_mib: float
     seconds: Mapping[str, list[float]]
@@ -88,22 +90,27 @@ class ClusterFleet:
                 await self._create("v1/secrets", _secret(number))
                 await self._create(_POOLS, _pool(number))
                 for tenant in range(TENANTS):
-                    await self._create(f"{API_VERSION}/tenantquotas", _quota(number, str(tenant)))
+                    await self._create(_QUOTAS, _quota(number, str(tenant)))
 
         await asyncio.gather(*map(one, range(self._pools)))
 
-    async def start(self) -> float:
-        """Start the operator and the Envoys; return after how many seconds both had all pools."""
+    async def start(self) -> tuple[float, float]:
+        """Start the operator and the Envoys; return when both had all pools, and when all statuses were written."""
         began = time.monotonic()
         self.operator = await self.release.start_operator()
         for number in range(ENVOYS):
             await self.release.start_gateway(f"gateway-{number}")
 
         async def all_there() -> bool:
-            return all(map(_programmed, (await self._get(""))["items"]))
+            return all(map(_programmed, (await self._get(_POOLS))["items"]))
+
+        async def all_told() -> bool:
+            return all(map(_told, (await self._get(_QUOTAS))["items"]))
 
         await _until(all_there, within=_LONGEST_START, every=1)
-        return time.monotonic() - began
+        programmed = time.monotonic() - began
+        await _until(all_told, within=_LONGEST_START, every=2)
+        return programmed, time.monotonic() - began
 
     async def restart(self) -> float:
         """Stop the operator and start it again; return after how many seconds it serves Envoys."""
@@ -117,12 +124,12 @@ class ClusterFleet:
         """Make a change; return after how many seconds the pool's status says that both Envoys have it."""
         change()
         name, make = self._next
-        before = (await self._get(name))["status"]["routingTable"]["revision"]
+        before = (await self._get(_POOLS, name))["status"]["routingTable"]["revision"]
         mark, began = self._plane.audit.mark(), time.monotonic()
         await make()
 
         async def there() -> bool:
-            pool = await self._get(name)
+            pool = await self._get(_POOLS, name)
             return _programmed(pool) and pool["status"]["routingTable"]["revision"] != before
 
         await _until(there, within=60, every=_LOOK)
@@ -149,7 +156,7 @@ class ClusterFleet:
 
     def _tenant(self, number: int) -> Change:
         async def make() -> None:
-            await self._create(f"{API_VERSION}/tenantquotas", _quota(number, "new"))
+            await self._create(_QUOTAS, _quota(number, "new"))
 
         return lambda: self._will(number, make)
 
@@ -159,8 +166,8 @@ class ClusterFleet:
     async def _nothing(self) -> None:
         return
 
-    async def _get(self, name: str) -> Json:
-        answer = await self._client.get(path(_POOLS, name, namespace=self._namespace))
+    async def _get(self, resource: str, name: str = "") -> Json:
+        answer = await self._client.get(path(resource, name, namespace=self._namespace))
         found: Json = answer.raise_for_status().json()
         return found
 
@@ -199,6 +206,11 @@ def _programmed(pool: Json) -> bool:
     found = {c["type"]: c["status"] for c in status.get("conditions", ())}
     fresh = status.get("observedGeneration") == pool["metadata"]["generation"]
     return fresh and found.get("Programmed") == "True" and status["proxies"]["programmed"] == ENVOYS
+
+
+def _told(item: Json) -> bool:
+    found: bool = item.get("status", {}).get("observedGeneration") == item["metadata"]["generation"]
+    return found
 
 
 def _name(number: int) -> str:
@@ -247,7 +259,7 @@ async def _main(pools: int, changes: int) -> Measured:
         fleet = ClusterFleet(plane, client, namespace, pools)
         await fleet.fill()
         async with fleet.release:
-            first = await fleet.start()
+            first, statuses = await fleet.start()
             again = await fleet.restart()
             # It leads again once the Lease was given back, and then looks at everything once.
             await asyncio.sleep(10)
@@ -255,6 +267,7 @@ async def _main(pools: int, changes: int) -> Measured:
             return Measured(
                 pools=pools,
                 first_start=first,
+                first_statuses=statuses,
                 restart=again,
                 rss_mib=rss_kib(fleet.operator.part.pid) / 1024,
                 seconds=seconds,

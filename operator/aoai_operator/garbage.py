@@ -16,11 +16,15 @@ _YOUNG = 50_000
 
 @contextmanager
 def collected_seldom() -> Iterator[None]:
-    """Collect nothing while the block runs: a start, which makes what stays. Then keep that out of all collections."""
+    """Collect nothing while the block runs: a start, which makes what stays.
+
+    Then collect once, or the garbage of the start would be kept, and keep what is left out of all collections.
+    """
     gc.disable()
     try:
         yield
     finally:
+        gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG, 20, 50)
         gc.enable()
