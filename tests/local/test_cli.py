@@ -9,7 +9,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from aoai_operator.adapters.kube.lease import LeaseTiming
 from aoai_operator.cli import app
+from aoai_operator.cluster.cli import SHORTEST_LEASE, USAGE
 from aoai_operator.settings import HostPort
 from aoai_operator.simulator import Simulator
 from support.manifests import pool_manifest
@@ -22,6 +24,22 @@ def manifest(regions: Simulator, tmp_path: Path) -> Path:
     path = tmp_path / "pool.yaml"
     path.write_text(pool_manifest(regions))
     return path
+
+
+@pytest.mark.parametrize("duration", ["500ms", "2s", "9.9s"])
+def test_a_lease_that_nobody_could_hold_is_refused(duration: str) -> None:
+    result = runner.invoke(app, ["run", "--namespace", "a", "--identity", "b", "--lease-duration", duration])
+    assert result.exit_code == USAGE
+    said = " ".join(result.output.replace("│", "").split())
+    assert "--lease-duration" in said
+    assert f"{duration} is too short to renew a Lease in; give 10s or more" in said
+
+
+@pytest.mark.parametrize("seconds", [SHORTEST_LEASE, 10.9, 15, 3600])
+def test_every_other_lease_can_be_held(seconds: float) -> None:
+    timing = LeaseTiming.lasting(seconds)
+    assert timing.duration == int(seconds)
+    assert timing.deadline < timing.duration - 2
 
 
 async def test_good_manifests_pass_the_check(manifest: Path) -> None:

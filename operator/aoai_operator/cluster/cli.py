@@ -15,6 +15,8 @@ from aoai_operator.core.api import parse_duration
 from aoai_operator.core.sidecar import PORT as SIDECAR_PORT
 from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, system_trust
 
+SHORTEST_LEASE = 10
+"""Seconds. Of a shorter Lease one slow answer of the API server would cost the leader its office."""
 USAGE = 2
 FAILED = 3
 
@@ -35,6 +37,13 @@ def _seconds(text: str) -> float:
         return parse_duration(text) / timedelta(seconds=1)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _lease_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < SHORTEST_LEASE:
+        raise typer.BadParameter(f"{text} is too short to renew a Lease in; give {SHORTEST_LEASE}s or more")
+    return seconds
 
 
 def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
@@ -109,7 +118,12 @@ def run(
     ] = "30s",  # type: ignore[assignment]
     lease_duration: Annotated[
         float,
-        _option("--lease-duration", "How long a silent leader is believed.", metavar="DURATION", parser=_seconds),
+        _option(
+            "--lease-duration",
+            "How long a silent leader is believed: 10s or more.",
+            metavar="DURATION",
+            parser=_lease_seconds,
+        ),
     ] = "15s",  # type: ignore[assignment]
     log_format: Annotated[LogFormat, _option("--log-format", "How log lines look.")] = LogFormat.JSON,
     log_level: Annotated[LogLevel, _option("--log-level", "Least important lines shown.")] = LogLevel.INFO,

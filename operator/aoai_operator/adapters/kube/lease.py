@@ -51,13 +51,25 @@ class LeaseTiming:
 
     Attributes:
         duration: how long a silent holder is believed; in whole seconds.
-        deadline: after how long without success a holder stops leading; less than `duration` by 2 at least.
-        retry: between two attempts.
+        deadline: after how long without success a holder stops leading; earlier than `duration` by more than a second.
+        retry: between two attempts; two of them fit into the deadline.
+
+    Raises:
+        ValueError: they do not fit together.
     """
 
     duration: int = 15
     deadline: float = 10.0
     retry: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 2 * self.retry <= self.deadline < self.duration - _SAFETY:
+            raise ValueError(f"nobody could hold a Lease by {self}")
+
+    @classmethod
+    def lasting(cls, seconds: float) -> LeaseTiming:
+        """Return the timing of a Lease of so many seconds, whole ones, with a deadline at two thirds of it."""
+        return cls(duration=int(seconds), deadline=int(seconds) * 2 / 3)
 
 
 class Election:
