@@ -50,7 +50,7 @@ class Replica:
             now=lambda: self.now,
         )
         self.server = PeerServer(accept=self.peering.accept, admit=_anybody)
-        self.client = PeerClient(dial=self.peering.dial, tls=lambda: None)
+        self.client = PeerClient(dial=self.peering.dial, tls=None)
         self.observer.follow([TABLE])
         self.address = ""
 
@@ -248,6 +248,37 @@ async def test_only_another_replica_of_the_operator_may_follow(known: bool) -> N
                     await eventually(lambda: any(line["event"] == "the leader cannot be followed" for line in logs))
                     assert not follower.peering.linked
                     assert leader.total() == Programming(1, 1)
+
+
+async def test_nobody_is_dialled_before_there_is_a_certificate() -> None:
+    pki, leader, follower = Pki(), Replica(), Replica()
+    server = PeerServer(accept=leader.peering.accept, admit=_anybody)
+    server.lead(True)
+    asked: list[PeerTls | None] = []
+    known: PeerTls | None = None
+
+    def tls() -> PeerTls | None:
+        asked.append(known)
+        return known
+
+    follower.client = PeerClient(dial=follower.peering.dial, tls=tls)
+    dialled: list[asyncio.StreamWriter] = []
+
+    def meet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dialled.append(writer)
+        writer.close()
+
+    async with serving_tls(
+        [server.handler()], certificate=pki.served(), certificates="127.0.0.1:0", tokens=None
+    ) as ports:
+        plain = await asyncio.start_server(meet, "127.0.0.1", 0)
+        async with plain, follower.running():
+            follower.client.follow(f"127.0.0.1:{plain.sockets[0].getsockname()[1]}")
+            await eventually(lambda: len(asked) > 1)
+            assert not dialled
+            known = PeerTls(pki.server(), pki.trusted, SERVER_NAME)
+            follower.client.follow(f"127.0.0.1:{ports.certificates}")
+            await eventually(lambda: leader.total() == Programming(2, 2))
 
 
 async def test_a_replica_that_does_not_lead_takes_no_follower(replicas: Three) -> None:

@@ -118,13 +118,14 @@ class PeerClient:
     """The followers' side: keeps a stream to the leader, whoever that is."""
 
     def __init__(
-        self, *, dial: Callable[[], Conversation], tls: Callable[[], PeerTls | None], own: str | None = None
+        self, *, dial: Callable[[], Conversation], tls: Callable[[], PeerTls | None] | None, own: str | None = None
     ) -> None:
         """Take the parts.
 
         Args:
             dial: begins a conversation with the leader.
-            tls: is asked at each connection; None: without TLS, for loopback.
+            tls: is asked before each connection, and nobody is dialled while it says None: there is no certificate yet.
+                None itself: without TLS, for loopback.
             own: this replica's own address, which is never dialled.
         """
         self._dial = dial
@@ -156,10 +157,13 @@ class PeerClient:
 
     async def _converse(self, leader: str) -> bool:
         """Hold one conversation; return whether the leader said anything."""
+        tls = self._tls() if self._tls is not None else None
+        if self._tls is not None and tls is None:
+            return False
         conversation = self._dial()
         listener = _Listener(conversation)
         try:
-            async with self._channel(leader) as channel:
+            async with _channel(leader, tls) as channel:
                 follow: Any = channel.stream_stream(
                     f"/{_SERVICE}/{_METHOD}", request_serializer=bytes, response_deserializer=bytes
                 )
@@ -175,13 +179,13 @@ class PeerClient:
             conversation.close()
         return listener.heard
 
-    def _channel(self, leader: str) -> grpc.aio.Channel:
-        tls = self._tls()
-        if tls is None:
-            return grpc.aio.insecure_channel(leader, options=_OPTIONS)
-        credentials = grpc.ssl_channel_credentials(bundle(tls.trusted), tls.pair.key, tls.pair.certificate.pem)
-        options = (*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))
-        return grpc.aio.secure_channel(leader, credentials, options=options)
+
+def _channel(leader: str, tls: PeerTls | None) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(leader, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(bundle(tls.trusted), tls.pair.key, tls.pair.certificate.pem)
+    options = (*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))
+    return grpc.aio.secure_channel(leader, credentials, options=options)
 
 
 class _Listener:
