@@ -33,6 +33,7 @@ class Api:
         self.looks = 0
         self.away = False
         self.forbidden: set[str] = set()
+        self.odd: Exception | None = None
 
     async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
         self.looks += 1
@@ -49,6 +50,8 @@ class Api:
     def _answer(self, key: PoolKey) -> None:
         if self.away or key.namespace in self.forbidden:
             raise KubeError(0, "Unreachable", "the API server is away")
+        if self.odd:
+            raise self.odd
 
     def data(self, name: str) -> dict[str, bytes]:
         found = self.objects[SECRETS, PoolKey(NS, name)]["data"]
@@ -232,3 +235,19 @@ async def test_a_server_secret_that_is_broken_keeps_the_last_one_serving(api: Ap
         api.objects[SECRETS, PoolKey(NS, "aoai-operator-server")]["data"] = None
         await replica.look()
         assert len(replica.served) == 1
+
+
+async def test_what_nobody_expected_is_said_once_and_tried_again(api: Api) -> None:
+    replica = Replica(api)
+    api.odd = ValueError("what is this?")
+    with capture_logs() as logs:
+        async with replica.running():
+            for _ in range(3):
+                await replica.look()
+            assert not api.writes
+            api.odd = None
+            await replica.look()
+            await eventually(lambda: replica.served)
+    assert [log["event"] for log in logs if log.get("exc_info")] == [
+        "certificates cannot be looked after, they are tried again"
+    ]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
+from structlog.testing import capture_logs
 
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.names import PoolKey
@@ -26,18 +27,26 @@ class House:
     resources: World | OSError = field(default_factory=World)
     loads: int = 0
     delivered: list[tuple[World, Compiled]] = field(default_factory=list)
+    odd: int = 0
+    """How many times taking what is delivered fails."""
 
     def __post_init__(self) -> None:
         self.reconciler = Reconciler(
             load=self.load,
             observe=lambda _now: Overrides(),
             programming=dict,
-            deliver=lambda w, c: self.delivered.append((w, c)),
+            deliver=self.deliver,
             now=lambda: 1_000,
             hold_off=0.01,
             hold_off_max=0.05,
             retry_after=0.02,
         )
+
+    def deliver(self, taken: World, compiled: Compiled) -> None:
+        if self.odd:
+            self.odd -= 1
+            raise ValueError("what is this?")
+        self.delivered.append((taken, compiled))
 
     async def load(self) -> World:
         self.loads += 1
@@ -97,6 +106,16 @@ async def test_an_edit_that_could_not_be_read_is_tried_again_without_another_wak
     house.resources = world(pool("a"))
     await eventually(lambda: house.delivered)
     assert set(house.delivered[0][1].tables) == {A}
+
+
+async def test_what_cannot_be_taken_is_said_once_and_tried_again(house: House) -> None:
+    house.resources = world(pool("a"))
+    house.odd = 3
+    with capture_logs() as logs:
+        house.reconciler.resources_changed()
+        await eventually(lambda: house.delivered)
+    assert set(house.delivered[0][1].tables) == {A}
+    assert len([log for log in logs if log.get("exc_info")]) == 1
 
 
 async def test_transitions_keep_their_times(house: House) -> None:

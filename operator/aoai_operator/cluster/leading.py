@@ -26,6 +26,9 @@ _log = structlog.get_logger("leading")
 _SECRETS_WITHIN = 5.0
 """Seconds to wait for Secrets that were not read yet; without them a new pool would be told that they are missing."""
 
+_TRY_AGAIN = 1.0
+"""Seconds until it is looked again whether resources can be read. The stores ask the API server less often."""
+
 
 class Leading:
     """Compiles and writes, for as long as it is let."""
@@ -130,12 +133,7 @@ class Leading:
 
     async def _load(self) -> World:
         self._begun = asyncio.get_running_loop().time()
-        try:
-            await self._resources.refresh()
-        except Unavailable as error:
-            if not self._resources.complete:
-                raise
-            _log.warning("the resources cannot be read, what was read last stays", why=str(error))
+        await self._read()
         self._secrets.want("resources", self._resources.refs())
         if requested := self._resources.requested():
             self._secrets.refresh(requested)
@@ -145,6 +143,23 @@ class Leading:
         # After the first pass of a term what was compiled last is known better.
         world = self._resources.world(self._secrets.values, self._serving.tables, statuses=not self._compiled)
         return replace(world, taken=dict(self._writer.taken)) if self._writer else world
+
+    async def _read(self) -> None:
+        """Read what was woken; while not everything was read once, there is nothing to do but to try again."""
+        said = ""
+        while True:
+            try:
+                await self._resources.refresh()
+            except Unavailable as error:
+                if self._resources.complete:
+                    _log.warning("the resources cannot be read, what was read last stays", why=str(error))
+                    return
+                if said != str(error):
+                    _log.warning("the resources cannot be read, and nothing is written before they are", why=str(error))
+                said = str(error)
+                await asyncio.sleep(_TRY_AGAIN)
+            else:
+                return
 
     def _deliver(self, _world: World, compiled: Compiled) -> None:
         self._reconciled(asyncio.get_running_loop().time() - self._begun)

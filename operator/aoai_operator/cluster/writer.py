@@ -79,6 +79,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._limit = asyncio.Semaphore(_AT_ONCE)
         self._retry = _RETRY
+        self._odd: set[str] = set()
         self._written: dict[tuple[str, PoolKey], Status] = {}
         self._same: dict[str, dict[PoolKey, tuple[JsonObject, Status]]] = {POOLS.kind: {}, QUOTAS.kind: {}}
         self._quiet_until: dict[PoolKey, float] = {}
@@ -234,6 +235,11 @@ class Writer:
                     # The object is gone, or another one has its name: a wake came, or comes, for it.
                     return True
                 _log.warning("a write failed, and is tried again", why=error.message, reason=error.reason)
+                return False
+            except Exception as error:  # noqa: BLE001 - one odd object must not end this leader, and then the next
+                if repr(error) not in self._odd:
+                    _log.exception("an object cannot be written, and is tried again")
+                    self._odd.add(repr(error))
                 return False
             return True
 

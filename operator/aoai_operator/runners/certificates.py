@@ -85,6 +85,7 @@ class Certificates:
         self._schedule = schedule or Schedule()
         self._interval = interval
         self._woken = asyncio.Event()
+        self._odd = ""
         self._last: tuple[KeyPair, tuple[Certificate, ...]] | None = None
         self._wanted = {_SERVER: _server(namespace, name)}
         self._wanted |= {f"gateway-{gateway}": _gateway(gateway) for gateway in gateways}
@@ -101,8 +102,13 @@ class Certificates:
                 if self._leading():
                     await self._maintain()
                 await self._read_own()
+                self._odd = ""
             except KubeError as error:
                 _log.warning("certificates cannot be looked after now", why=str(error))
+            except Exception as error:  # noqa: BLE001 - one odd Secret must not end this replica, and then the next
+                if self._odd != repr(error):
+                    _log.exception("certificates cannot be looked after, they are tried again")
+                self._odd = repr(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._woken.wait()

@@ -56,6 +56,7 @@ class Reconciler:
         self._retry_after = retry_after
         self._woken = asyncio.Event()
         self._wanted, self._read = 1, 0
+        self._odd = ""
         self._again: asyncio.TimerHandle | None = None
         self._resources = World()
         self._last: Compiled | None = None
@@ -88,11 +89,20 @@ class Reconciler:
         try:
             world = await self._world()
             compiled = await asyncio.to_thread(self._compile, world)
-        except Exception:  # noqa: BLE001 - the last good tables must outlive whatever goes wrong here
-            _log.exception("the resources cannot be read or compiled, the last good state keeps serving")
-            return
-        self._last = compiled
-        self._deliver(world, compiled)
+            self._last = compiled
+            self._deliver(world, compiled)
+        except Exception as error:  # noqa: BLE001 - the last good tables must outlive whatever goes wrong here
+            self._say(error, "the resources cannot be read or compiled, the last good state keeps serving")
+            self._try_again()
+        else:
+            if self._read == self._wanted:
+                self._odd = ""
+
+    def _say(self, error: Exception, event: str) -> None:
+        """Log an error: where it happened only when it is another one than the last, since it is tried again soon."""
+        if self._odd != repr(error):
+            _log.error(event, exc_info=error)
+        self._odd = repr(error)
 
     def _try_again(self) -> None:
         if self._again is not None:
@@ -105,11 +115,11 @@ class Reconciler:
             try:
                 self._resources = await self._load()
                 self._read = wanted
-            except Exception:
+            except Exception as error:
                 self._try_again()
                 if not self._read:
                     raise
-                _log.exception("the resources cannot be read, what was read last keeps serving")
+                self._say(error, "the resources cannot be read, what was read last keeps serving")
         now = self._now()
         last = self._last
         return replace(
