@@ -157,7 +157,10 @@ async def test_a_config_map_that_has_the_name_is_left_alone(house: House) -> Non
         f"metadata.name: the ConfigMap {house.namespace}/chat-routing is there already, and belongs to no pool; "
         "delete or rename it, or give the pool another name."
     )
-    assert {c["type"]: c["status"] for c in pool["status"]["conditions"]}["Stalled"] == "True"
+    told = {c["type"]: (c["status"], c["reason"]) for c in pool["status"]["conditions"]}
+    assert told["Stalled"] == ("True", "ConfigMapConflict")
+    assert told["Programmed"] == ("False", "NoTable")
+    assert not pool["status"]["routingTable"].get("configMap"), "that one is not ours"
     assert await table(house) == before
     async with house.client("other") as client:
         assert await ask(client)

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from aoai_operator.core.api import AOAIBackendPoolStatus, FieldFault, TenantQuotaStatus, read_status
 from aoai_operator.core.api.schema import structural
 from aoai_operator.core.compiler import compile_world
+from aoai_operator.core.names import PoolKey
 from aoai_operator.core.status import invalid_pool_status, invalid_quota_status
 from aoai_operator.core.world import World
+from support import resources
 from support.kstatus import Verdict, verdict
 from support.strategies import worlds
 
@@ -164,3 +166,13 @@ def test_what_cannot_be_used_keeps_what_was_observed() -> None:
     status = invalid_pool_status(FAULTS, before, generation=4, now=NOW)
     assert status.healthy_endpoints == "2/2"
     assert status.last_handled_reconcile_at == "then"
+
+
+def test_a_table_that_cannot_be_written_is_nowhere() -> None:
+    key = PoolKey("ns", "a")
+    given = replace(resources.world(resources.pool("a")), taken={key: "a-routing"})
+    status = compile_world(given).pool_statuses[key]
+    told = {c.type: (c.status, c.reason, c.message) for c in status.conditions}
+    assert told["Accepted"][:2] == ("False", "ConfigMapConflict")
+    assert told["Programmed"] == ("False", "NoTable", "The routing table cannot be written, so no Envoy gets it.")
+    assert (status.routing_table.config_map, status.routing_table.revision) == ("", "")

@@ -30,6 +30,9 @@ Fact = tuple[str, bool | None, str, str]
 """A condition before it has a time: type, status (None: Unknown), reason, message."""
 
 
+_UNWRITTEN: Fact = ("Programmed", False, "NoTable", "The routing table cannot be written, so no Envoy gets it.")
+
+
 def timestamp(milliseconds: int) -> str:
     """Return a time of the Unix epoch in RFC 3339, to the second, in UTC."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -42,10 +45,12 @@ def pool_status(
     states = _endpoint_states(world, table)
     findings = [*findings, *_unresolved(pool, states)]
     programming = Programming.together(world.programming.get(pool.key, ()), table.revision if table else "")
+    # What is compiled reaches an Envoy by its ConfigMap alone.
+    written = table if all(f.fault is not Fault.CONFIG_MAP_CONFLICT for f in findings) else None
     facts = [
         _about("Accepted", [f for f in findings if not f.fault.of_reference], "Accepted"),
         _about("ResolvedRefs", [f for f in findings if f.fault.of_reference], "ResolvedRefs"),
-        _programmed(pool, table, programming),
+        _programmed(pool, table, programming) if written or not table else _UNWRITTEN,
         _healthy(states),
     ]
     facts.append(_ready(facts, states))
@@ -59,8 +64,8 @@ def pool_status(
         endpoints=tuple(_endpoint_status(*one) for one in states),
         healthy_endpoints=f"{len(usable)}/{total}",
         routing_table=RoutingTableStatus(
-            config_map=f"{pool.metadata.name}-routing" if table else "",
-            revision=table.revision if table else "",
+            config_map=f"{pool.metadata.name}-routing" if written else "",
+            revision=written.revision if written else "",
         ),
         proxies=ProxiesStatus(connected=programming.connected, programmed=programming.programmed),
         last_handled_reconcile_at=pool.metadata.requested_at,
