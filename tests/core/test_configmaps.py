@@ -171,7 +171,44 @@ def test_an_edited_table_is_refused_without_quoting_it() -> None:
 def test_an_edited_shard_is_no_part_of_it() -> None:
     items = copy.deepcopy(manifests(table(MANY), UID))
     items[0]["data"]["tenants.yaml"] += "\n"
-    assert read(CHAT, items).table is None
+    found = read(CHAT, items)
+    assert found.table is None
+    assert found.refused == "the ConfigMap ai/chat-tenants-0 was edited: it is not what its digest says"
+
+
+FOREIGN = SecretRef("other-team", "azure-key", "api-key")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            {"endpoints": (endpoint("east").model_copy(update={"credential": FOREIGN}),)},
+            "an endpoint's credential in another namespace than the pool's",
+        ),
+        ({"tls_secret": "other-team/tls"}, "a serving certificate in another namespace than the pool's"),
+        (
+            {"tenants": (Tenant(namespace="ai", name="team", models=(), api_keys=(FOREIGN,)),)},
+            "a tenant's key in another namespace than the tenant's",
+        ),
+    ],
+    ids=["credential", "certificate", "tenant"],
+)
+def test_a_table_that_names_foreign_secrets_is_refused(change: Json, why: str) -> None:
+    """Its digest is right: whoever may write ConfigMaps can make one."""
+    found = read(CHAT, manifests(table().model_copy(update=change), UID))
+    assert found.table is None
+    assert found.refused == f"the ConfigMap ai/chat-routing names {why}"
+
+
+def test_whose_it_claims_to_be() -> None:
+    (item,) = copy.deepcopy(manifests(table(), UID))
+    item["metadata"]["labels"] = None
+    assert read(CHAT, [item]).claimed == UID
+    item["metadata"]["ownerReferences"].append({"kind": "AOAIBackendPool", "uid": "another"})
+    assert read(CHAT, [item]).claimed == ""
+    item["metadata"]["ownerReferences"] = None
+    assert read(CHAT, [item]).claimed == ""
 
 
 def test_the_table_of_another_pool_is_refused() -> None:
@@ -182,7 +219,7 @@ def test_the_table_of_another_pool_is_refused() -> None:
     assert found.refused == "the ConfigMap ai/chat-routing holds the table of the pool ai/other"
 
 
-@pytest.mark.parametrize("change", [{"added": 1}, {"strategy": "Unheard"}, {"models": None}])
+@pytest.mark.parametrize("change", [{"strategy": "Unheard"}, {"models": None}])
 def test_another_format_is_refused(change: Json) -> None:
     (item,) = copy.deepcopy(manifests(table(), UID))
     document = head((item,))

@@ -52,11 +52,14 @@ class Read:
         refused: why it is not taken, in a sentence; empty while it is only being written.
         owner: the uid of the pool that owns all of them, when everything is as it was applied: nothing is missing, left
             over or edited. Empty: it is to be applied again.
+        claimed: the uid of the pool that the table's ConfigMap names as its owner, whether there is one or not; whoever
+            may write ConfigMaps can write it.
     """
 
     table: RoutingTable | None = None
     refused: str = ""
     owner: str = ""
+    claimed: str = ""
 
 
 def pool_of(item: PoolKey) -> PoolKey | None:
@@ -113,30 +116,60 @@ def read(pool: PoolKey, present: Iterable[Mapping[str, Any]]) -> Read:
     if name not in by_name:
         return Read()
     try:
-        found, names = _read(pool, name, by_name)
+        found, names = _read(pool, name, by_name, edited=_edited(items))
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         # What exactly is wrong with it would quote what somebody wrote there.
         return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds no routing table that this version can read")
-    if found.table is not None and by_name.keys() == names:
-        return replace(found, owner=_owner(items, found.table))
-    return found
+    if found.table is None:
+        return found
+    owner = _owner(items, found.table) if by_name.keys() == names else ""
+    return replace(found, owner=owner, claimed=_owned_by(items[name]))
+
+
+def _owned_by(item: Mapping[str, Any]) -> str:
+    """Return the uid of the one pool that a ConfigMap names as its owner; empty: none, or several."""
+    owners = item["metadata"].get("ownerReferences") or ()
+    uids = {owner["uid"] for owner in owners if owner["kind"] == AOAIBackendPool.KIND}
+    return uids.pop() if len(uids) == 1 else ""
+
+
+def _edited(items: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the ConfigMaps of tenants that are not what they themselves say: no writing of ours is seen so."""
+    told = {name: (item["metadata"].get("annotations") or {}).get(REVISION) for name, item in items.items()}
+    texts = {name: (item.get("data") or {}).get(_TENANTS) for name, item in items.items()}
+    return {name for name, text in texts.items() if text is not None and _text_digest(text) != told[name]}
+
+
+def _beyond(table: RoutingTable) -> str:
+    """Return what a table names that its pool may not use; empty: nothing.
+
+    A pool names Secrets of its own namespace, a tenant of its own: a table that names others was made by nobody of us,
+    and would have the operator send them wherever it says.
+    """
+    if any(endpoint.credential.namespace != table.namespace for endpoint in table.endpoints):
+        return "an endpoint's credential in another namespace than the pool's"
+    if "/" in table.tls_secret:
+        return "a serving certificate in another namespace than the pool's"
+    if any(ref.namespace != tenant.namespace for tenant in table.tenants for ref in tenant.api_keys):
+        return "a tenant's key in another namespace than the tenant's"
+    return ""
 
 
 def _owner(items: Mapping[str, Mapping[str, Any]], table: RoutingTable) -> str:
     """Return the uid of the pool that owns all of these, if they are labelled as they should be; else nothing."""
     uids = set()
     for item in items.values():
-        metadata = item["metadata"]
-        owners = {o["uid"] for o in metadata.get("ownerReferences") or () if o["kind"] == AOAIBackendPool.KIND}
-        labelled = {**MANAGED_BY, POOL_LABEL: table.name}.items() <= (metadata.get("labels") or {}).items()
-        uids.add(owners.pop() if labelled and len(owners) == 1 else "")
+        labelled = {**MANAGED_BY, POOL_LABEL: table.name}.items() <= (item["metadata"].get("labels") or {}).items()
+        uids.add(_owned_by(item) if labelled else "")
     head = items[routing_name(table.name)]
     wanted = {REVISION: table.revision, WRITTEN: _text_digest(head["data"][_TABLE])}
     told = wanted.items() <= (head["metadata"].get("annotations") or {}).items()
     return uids.pop() if len(uids) == 1 and told else ""
 
 
-def _read(pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]]) -> tuple[Read, set[str]]:
+def _read(
+    pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]], *, edited: set[str]
+) -> tuple[Read, set[str]]:
     """Return what they hold, and the names of those that make it up."""
     found = _loaded(by_name[name][_TABLE])
     document = found["table"]
@@ -147,13 +180,16 @@ def _read(pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]]) ->
     for shard, digest in wanted.items():
         text = by_name.get(shard, {}).get(_TENANTS)
         if text is None or _text_digest(text) != digest:
-            return Read(), set()
+            why = f"the ConfigMap {pool.namespace}/{shard} was edited: it is not what its digest says"
+            return Read(refused=why if shard in edited else ""), set()
     if wanted:
         tenants = [tenant for shard in wanted for tenant in _tenants(by_name[shard][_TENANTS])]
         document = {**document, "tenants": sorted(tenants, key=_tenant_key)}
     table = RoutingTable.model_validate_json(json.dumps(document))
     if table.key != pool:
         return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds the table of the pool {table.key}"), set()
+    if beyond := _beyond(table):
+        return Read(refused=f"the ConfigMap {pool.namespace}/{name} names {beyond}"), set()
     return Read(table=table), {name, *wanted}
 
 
