@@ -1,0 +1,100 @@
+"""The leader before it has read everything once."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+from structlog.testing import capture_logs
+
+from aoai_operator.adapters.kube.secrets import SecretReader
+from aoai_operator.adapters.kube.store import Unavailable
+from aoai_operator.cluster import leading as module
+from aoai_operator.cluster.leading import Leading
+from aoai_operator.cluster.resources import Resources
+from aoai_operator.cluster.serving import Serving
+from aoai_operator.cluster.writer import Writer
+from aoai_operator.core.observed import Overrides
+from aoai_operator.core.world import World
+from support.kube import running
+from support.waiting import eventually
+
+
+class Missing:
+    """Resources whose CRDs are not applied yet."""
+
+    def __init__(self) -> None:
+        self.missing = True
+        self.asked = 0
+        self.complete = False
+
+    async def refresh(self) -> None:
+        self.asked += 1
+        if self.missing:
+            raise Unavailable("aoaibackendpools.aoai.dev: the server has no such kind")
+        self.complete = True
+
+    def refs(self) -> frozenset[Any]:
+        return frozenset()
+
+    def requested(self) -> frozenset[Any]:
+        return frozenset()
+
+    def due_in(self) -> float:
+        return 60.0
+
+    def world(self, *_: object, **__: object) -> World:
+        return World()
+
+    def statuses_of_invalid(self, *_: object, **__: object) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        return {}, {}
+
+    def objects(self, _kind: str) -> dict[Any, Any]:
+        return {}
+
+
+class NoSecrets:
+    """No Secrets."""
+
+    values: dict[Any, Any] = {}  # noqa: RUF012
+
+    def want(self, _who: str, _refs: object) -> None:
+        """Take nothing."""
+
+    async def settled(self) -> None:
+        """Be so."""
+
+
+async def test_missing_definitions_are_one_line(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_TRY_AGAIN", 0.02)
+    resources, read = Missing(), asyncio.Event()
+    read.set()
+    leading = Leading(
+        resources=cast(Resources, resources),
+        secrets=cast(SecretReader, NoSecrets()),
+        serving=cast(Serving, SimpleNamespace(read=read, tables={})),
+        writer=lambda changed: Writer(
+            api=cast(Any, None),
+            resources=cast(Resources, resources),
+            serving=cast(Any, None),
+            events=cast(Any, None),
+            waiting=lambda _: None,
+            taken_changed=changed,
+        ),
+        observe=lambda _: Overrides(),
+        programming=dict,
+        reconciled=lambda _: None,
+        now=lambda: 1,
+        hold_off=0.01,
+        hold_off_max=0.05,
+    )
+    with capture_logs() as logs:
+        async with running(leading.run()):
+            await eventually(lambda: resources.asked > 5)
+            assert not leading.settled.is_set()
+            resources.missing = False
+            await eventually(leading.settled.is_set)
+    (line,) = logs
+    assert "no such kind" in line["why"]
+    assert "exc_info" not in line
