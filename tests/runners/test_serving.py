@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from aoai_operator.adapters.kube.resources import CONFIG_MAPS, SECRETS
+from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, SECRETS
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import ObjectStore
 from aoai_operator.cluster import serving as module
@@ -41,6 +41,7 @@ class Api:
     def __init__(self) -> None:
         self.maps: dict[PoolKey, JsonObject] = {}
         self.secrets: dict[str, str] = {}
+        self.pools: dict[str, str] = {"chat": "uid"}
         self.errors: dict[str, KubeError] = {}
         self.asked: list[str] = []
         self._version = 0
@@ -63,6 +64,8 @@ class Api:
         self._answer(key.name)
         if resource is CONFIG_MAPS:
             return self.maps.get(key)
+        if resource is POOLS:
+            return {"metadata": {"uid": self.pools[key.name]}} if key.name in self.pools else None
         assert resource is SECRETS
         if key.name not in self.secrets:
             return None
@@ -79,6 +82,7 @@ class Replica:
 
     def __init__(self, api: Api, *, namespaces: tuple[str, ...] = ()) -> None:
         self.delivered: list[tuple[str, str | None]] = []
+        self._api = api
         kube = cast(KubeApi, api)
         self.secrets = SecretReader(kube, interval=30, changed=lambda: self.serving.secrets_changed())  # noqa: PLW0108 - they need each other
         self.serving = Serving(
@@ -88,8 +92,8 @@ class Replica:
             deliver=self._deliver,
         )
 
-    async def _pool(self, _key: PoolKey) -> JsonObject | None:
-        return None
+    async def _pool(self, key: PoolKey) -> JsonObject | None:
+        return await self._api.get(POOLS, key)
 
     def _deliver(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         if CHAT not in tables:
@@ -168,3 +172,41 @@ async def test_a_namespace_that_may_not_be_read_keeps_no_start_waiting(api: Api)
     async with replica.running():
         await asyncio.wait_for(replica.serving.ready.wait(), 10)
         assert replica.delivered == [("old", "a")]
+
+
+@pytest.mark.parametrize("pools", [{}, {"chat": "another"}], ids=["no pool", "another pool"])
+async def test_a_table_of_no_pool_is_not_served(
+    api: Api, pools: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
+    api.pools = pools
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.serving.tables == {}
+        assert "old" not in api.asked
+
+
+async def test_a_start_waits_until_it_is_known_whose_a_table_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
+    api.errors["chat"] = AWAY
+    replica = Replica(api)
+    async with replica.running():
+        await asked_again(api, "chat")
+        assert not replica.serving.ready.is_set()
+        del api.errors["chat"]
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.delivered == [("old", "a")]
+
+
+async def test_a_pool_is_asked_for_once(api: Api) -> None:
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        api.secrets["new"] = "b"
+        api.errors["chat"] = AWAY
+        replica.serving.wake(api.put(table("new")))
+        await eventually(lambda: replica.delivered[-1] == ("new", "b"))
+        assert api.asked.count("chat") == 1

@@ -11,6 +11,7 @@ import structlog
 
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
+from aoai_operator.cluster.owners import Owners
 from aoai_operator.core import configmaps
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
@@ -37,6 +38,8 @@ class Serving:
 
     A table that is broken, incomplete, or not what its hash says is refused, and its last good one keeps serving; so
     do all of them while the API server is away, and one whose ConfigMaps somebody deleted, until its pool is gone.
+
+    So is one that belongs to no pool: whoever may write ConfigMaps could make one for a pool that there never was.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Serving:
         """Take where the ConfigMaps, single pools and the Secrets come from, and where the tables go."""
         self._store = store
         self._pool = pool
+        self._owners = Owners(pool)
         self._secrets = secrets
         self._deliver = deliver
         self._woken = asyncio.Event()
@@ -108,7 +112,7 @@ class Serving:
                     continue
                 changes = Changes()
             concerned = self._concerned(changes)
-            self._read(concerned)
+            await self._read(concerned | self._owners.unasked.keys())
             await self._forget(concerned | self._bare)
             self.read.set()
             if self._may_serve():
@@ -121,7 +125,11 @@ class Serving:
 
         An Envoy that comes here from another replica would lose those pools; it keeps what it has until we listen.
         """
-        if self.ready.is_set() or all(pool in self.tables for pool in self._present):
+        if self.ready.is_set():
+            return True
+        if any(self._owners.unasked.values()):
+            return False
+        if all(pool in self.tables or pool in self._owners.absent for pool in self._present):
             return True
         now = asyncio.get_running_loop().time()
         self._patient_until = min(self._patient_until, now + _PATIENCE)
@@ -134,7 +142,7 @@ class Serving:
         due = self._store.due_in()
         try:
             # Not wait_for: in Python 3.11 a cancellation is lost in it when what it waits for comes just then.
-            if self._bare or not self.ready.is_set():
+            if self._bare or self._owners.unasked or not self.ready.is_set():
                 due = min(due, _LOOK_AGAIN)
             if self._held and self.ready.is_set():
                 due = min(due, max(0.0, min(self._held.values()) - asyncio.get_running_loop().time()))
@@ -159,10 +167,14 @@ class Serving:
                 self._present[pool][key] = self._store.objects[key]
         return concerned
 
-    def _read(self, pools: Iterable[PoolKey]) -> None:
-        for pool in pools:
-            present = self._present.get(pool, {})
-            found = configmaps.read(pool, present.values())
+    async def _read(self, pools: Iterable[PoolKey]) -> None:
+        read = {pool: configmaps.read(pool, self._present.get(pool, {}).values()) for pool in pools}
+        # A pool that is not there has no table to wait for either.
+        asked = (pool for pool in read if self._present.get(pool) and (read[pool].table or not self.ready.is_set()))
+        await self._owners.ask({pool: read[pool].claimed for pool in asked})
+        for pool, found in read.items():
+            if found.table is not None and not self._owners.owns(pool, found.claimed):
+                found = configmaps.Read(refused=self._unowned(pool))  # noqa: PLW2901 - it is nobody's
             if found.table is not None and found.table != self.tables.get(pool):
                 self.tables[pool] = found.table
                 self._moved = True
@@ -170,6 +182,12 @@ class Serving:
             if found.refused and self._refused.get(pool) != found.refused:
                 _log.error("a routing table is refused, its last good one serves", pool=str(pool), why=found.refused)
             self._refused[pool] = found.refused
+
+    def _unowned(self, pool: PoolKey) -> str:
+        """Return why a table is not taken that no pool is known to own; empty: that is not known yet."""
+        if pool in self._owners.unasked:
+            return ""
+        return f"the ConfigMap {pool.namespace}/{configmaps.routing_name(pool.name)} belongs to no pool that is there"
 
     async def _forget(self, pools: Iterable[PoolKey]) -> None:
         """Drop the tables of pools that are gone, whose ConfigMaps the garbage collector took."""
@@ -186,6 +204,8 @@ class Serving:
                 known.pop(pool, None)
             if not present:
                 self._present.pop(pool, None)
+                self._owners.absent.discard(pool)
+            self._owners.forget(pool)
 
     async def _lives(self, pool: PoolKey) -> bool:
         try:
