@@ -33,6 +33,7 @@ from aoai_operator.adapters.pipe_log import access_log
 from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
+from aoai_operator.cluster.audiences import gateway_settings, trusting
 from aoai_operator.cluster.gateways import Gateways
 from aoai_operator.cluster.leading import Leading
 from aoai_operator.cluster.resources import Resources
@@ -42,7 +43,6 @@ from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.certificates import expiries
 from aoai_operator.core.configmaps import POOL_LABEL
-from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.identity import PeerKind
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.pki import Certificate, KeyPair
@@ -118,7 +118,7 @@ class _Operator:
             name=settings.name,
             gateways=settings.gateways,
             leading=self._election.valid,
-            trusting=self._trusting,
+            trusting=lambda: trusting(settings, self._serving.tables.values()),
             served=self._certified,
             now=lambda: datetime.now(UTC),
         )
@@ -157,7 +157,7 @@ class _Operator:
         self._gateways = Gateways(
             plane=self._plane,
             observing=self._observer,
-            settings=self._gateway_settings,
+            settings=partial(gateway_settings, settings),
             moved=self._proxies_changed,
             now=_now,
             interval=settings.publish_interval,
@@ -349,8 +349,8 @@ class _Operator:
         self._peering.tables_changed()
         self._probing.follow(tables.values(), secrets)
         self._gateways.want(tables, secrets)
-        if (trusting := self._trusting()) != self._told_trust:
-            self._told_trust = trusting
+        if (trusted := trusting(self._settings, tables.values())) != self._told_trust:
+            self._told_trust = trusted
             self._certificates.wake()
 
     def _observed(self) -> None:
@@ -383,32 +383,6 @@ class _Operator:
             self._certificate_there.set()
         else:
             self._certificate.renew(pair, trusted)
-
-    def _trusting(self) -> set[str]:
-        """Return the namespaces whose pods may carry pools."""
-        if self._settings.token_listen is None:
-            return set()
-        found: set[str] = set()
-        for table in self._serving.tables.values():
-            if table.sidecars:
-                named = {t.namespace for t in table.tenants} if "*" in table.namespaces else set(table.namespaces)
-                found |= named
-        return found & set(self._settings.watch_namespaces) if self._settings.watch_namespaces else found
-
-    def _gateway_settings(self, audience: Audience) -> GatewaySettings:
-        settings = self._settings
-        sidecar = audience.placement is Placement.SIDECAR
-        listen = settings.sidecar_http if sidecar else settings.gateway_http
-        pipe = settings.pod_directory / "access.log" if settings.pod_directory else None
-        return GatewaySettings(
-            gateway=audience.gateway,
-            listen_host=listen.host,
-            listen_port=listen.port,
-            tls_host=None if sidecar else settings.gateway_https.host,
-            tls_port=None if sidecar else settings.gateway_https.port,
-            access_log=str(pipe) if pipe and audience.placement is Placement.POD else None,
-            trusted_ca=str(settings.trusted_ca),
-        )
 
 
 _SWITCH = 0.0005
