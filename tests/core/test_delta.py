@@ -284,6 +284,19 @@ def test_an_updated_cluster_is_told_its_endpoints_again() -> None:
     assert client.got() == ["CLUSTER: a=2", "ENDPOINT: a=1"]
 
 
+def test_a_cluster_that_changed_while_the_proxy_was_away_is_told_its_endpoints_again() -> None:
+    client = Client("CLUSTER a 2", "CLUSTER b 1", "ENDPOINT a 1", "ENDPOINT b 1")
+    client.ask(C, initial_versions={"a": "1", "b": "1"})
+    # Before the proxy has said that it has endpoints.
+    assert client.got() == ["CLUSTER: a=2"]
+    client.ask(E, "a", "b", initial_versions={"a": "1", "b": "1"})
+    assert client.got() == ["ENDPOINT: a=1"]
+    client.ack(C)
+    assert not client.stream.settled(client.now)
+    client.ack(E)
+    assert client.got() == []
+
+
 def test_removals_come_last_and_what_refers_goes_first() -> None:
     client = Client("CLUSTER a 1", "CLUSTER b 1", "SECRET s 1", "LISTENER l 1", "LISTENER m 1", "ROUTE r 1")
     for url, names in ((C, ()), (S, ("s",)), (L, ()), (R, ("r",))):

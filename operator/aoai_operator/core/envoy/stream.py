@@ -30,6 +30,7 @@ class DeltaStream:
         self._subscriptions: dict[TypeUrl, Subscription] = {}
         self._nonces = 0
         self._impatient = False
+        self._unrepeated: set[str] = set()
         self.holding_back = False
         """Whether routes or listeners wait until the proxy has warmed the clusters."""
 
@@ -44,6 +45,9 @@ class DeltaStream:
         subscription = Subscription(wildcard=legacy_wildcard, held=request.initial_versions)
         subscription.change(request)
         self._subscriptions[request.type_url] = subscription
+        if request.type_url is TypeUrl.ENDPOINT:
+            subscription.repeat(self._unrepeated)
+            self._unrepeated.clear()
         return [Acked(request.type_url, request.initial_versions)] if request.initial_versions else []
 
     def next_response(self, snapshot: PackedSnapshot) -> Response | None:
@@ -135,12 +139,14 @@ class DeltaStream:
     def _repeat_endpoints(self, response: Response) -> None:
         """An updated cluster warms until it hears of its endpoints, but Envoy does not ask for them again.
 
-        Source: Envoy, "xDS REST and gRPC protocol", "Resource warming". Without this it waits for 15 seconds.
+        Source: Envoy, "xDS REST and gRPC protocol", "Resource warming". Without this it waits for 15 seconds. A proxy
+        that connects again asks for its clusters first, and says only then which endpoints it has.
         """
+        names = {name for r in response.resources for url, name in r.references if url is TypeUrl.ENDPOINT}
         if (subscription := self._subscriptions.get(TypeUrl.ENDPOINT)) is not None:
-            subscription.repeat(
-                name for r in response.resources for url, name in r.references if url is TypeUrl.ENDPOINT
-            )
+            subscription.repeat(names)
+        else:
+            self._unrepeated |= names
 
     def _nonce(self) -> str:
         self._nonces += 1
