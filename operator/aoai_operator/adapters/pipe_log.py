@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -31,8 +32,11 @@ async def access_log(path: Path, sink: LogSink, *, keep: bool = False) -> AsyncI
         keep: whether the pipe outlives us, since its Envoy does, and goes on writing into the one that it has open. One
             that is there already is then used.
     """
-    if not (keep and path.is_fifo()):
+    try:
         os.mkfifo(path, 0o600)
+    except FileExistsError:
+        if not (keep and stat.S_ISFIFO(os.stat(path).st_mode)):
+            raise
     # Open for writing as well: otherwise the pipe ends whenever Envoy restarts.
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     with suppress(OSError):  # The default of 64 KiB serves as well, only with less to spare.
