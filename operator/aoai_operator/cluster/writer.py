@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -95,6 +95,12 @@ class Writer:
         for kind, statuses in wanted:
             for key in self._same[kind].keys() - statuses.keys():
                 del self._same[kind][key]
+                self._written.pop((kind, key), None)
+        # A pool that is made again under the name of one that is gone starts with nothing of it.
+        memories: tuple[dict[PoolKey, Any], ...] = (self.taken, self._look_at, self._quiet_until, self._on_its_way)
+        for memory in memories:
+            for key in memory.keys() - compiled.pool_statuses.keys():
+                del memory[key]
         self._wake.set()
 
     def look_again(self) -> None:
