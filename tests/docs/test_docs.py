@@ -81,8 +81,10 @@ def log_lines() -> set[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
             of_a_log = "log" in ast.unparse(node.func.value) and node.func.attr in {"warning", "error", "exception"}
-            if of_a_log and isinstance(node.args[0], ast.Constant):
-                found.add(str(node.args[0].value))
+            # Reconciler._say(error, line) picks the level.
+            said = node.args[0] if of_a_log else node.args[-1] if node.func.attr == "_say" else None
+            if isinstance(said, ast.Constant):
+                found.add(str(said.value))
     return found
 
 
