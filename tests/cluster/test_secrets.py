@@ -94,7 +94,6 @@ async def test_keys_rotate_under_load(house: House) -> None:
         before = east.served
         await eventually(lambda: east.served > before + 5)
     assert last(house.azure).status == 200
-    assert all(record.status == 200 for record in east.log)
 
     async with load(house, SECOND):
         await house.plane.apply(secret("team-key", THIRD, namespace=house.namespace))
