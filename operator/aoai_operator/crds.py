@@ -18,6 +18,7 @@ from aoai_operator.core.api import (
 )
 from aoai_operator.core.api.base import Model, rule, rules
 from aoai_operator.core.api.schema import structural
+from aoai_operator.core.conditions import ConditionType
 
 CATEGORY = "aoai"
 
@@ -48,7 +49,9 @@ class _Kind:
     columns: tuple[Column, ...]
 
 
-def _condition(column: str, condition: str, description: str, field: str = "status", *, wide: bool = False) -> Column:
+def _condition(
+    column: str, condition: ConditionType, description: str, field: str = "status", *, wide: bool = False
+) -> Column:
     return Column(column, f'.status.conditions[?(@.type=="{condition}")].{field}', description, wide=wide)
 
 
@@ -62,11 +65,11 @@ _KINDS = (
         short="abp",
         description="AOAIBackendPool makes regional Azure OpenAI endpoints answer as one: balanced, with failover.",
         columns=(
-            _condition("Ready", "Ready", "Whether the pool serves."),
+            _condition("Ready", ConditionType.READY, "Whether the pool serves."),
             Column("Healthy", ".status.healthyEndpoints", "Endpoints that can serve, of all."),
             Column("Gateway", ".spec.gateway.name", "Gateway that serves the pool."),
             Column("Revision", ".status.routingTable.revision", "Routing table that serves.", wide=True),
-            _condition("Message", "Ready", "Why it is ready or not.", "message", wide=True),
+            _condition("Message", ConditionType.READY, "Why it is ready or not.", "message", wide=True),
             _AGE,
         ),
     ),
@@ -77,9 +80,9 @@ _KINDS = (
         short="tq",
         description="TenantQuota says who a tenant is, and which pools and models it may use.",
         columns=(
-            _condition("Ready", "Ready", "Whether the tenant can call its pools."),
+            _condition("Ready", ConditionType.READY, "Whether the tenant can call its pools."),
             Column("Pools", ".spec.poolRefs[*].name", "Pools that the tenant may use."),
-            _condition("Message", "Ready", "Why it is ready or not.", "message", wide=True),
+            _condition("Message", ConditionType.READY, "Why it is ready or not.", "message", wide=True),
             _AGE,
         ),
     ),

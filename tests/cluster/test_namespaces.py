@@ -116,3 +116,26 @@ async def test_a_suspended_pool_holds_changes_back(house: House) -> None:
         for _ in range(30):
             assert await ask(client)
         assert (east.served, west.served) == (before[0] + 30, before[1])
+
+
+async def test_a_pool_in_a_namespace_that_is_not_watched_is_not_said_to_be_missing(
+    plane: ControlPlane, namespace: str
+) -> None:
+    house = House(plane, namespace)
+    async with plane.namespace("elsewhere") as elsewhere, house:
+        await house.release.start_operator()
+        await plane.apply(pool_manifest(house.azure, namespace=elsewhere, spec={"allowedNamespaces": {"from": "All"}}))
+        refs = [{"name": "chat", "namespace": elsewhere}, {"name": "gone", "namespace": namespace}]
+        await plane.apply(
+            tenant_quota("near", namespace=namespace, poolRefs=refs),
+            secret("near-key", KEYS["near"], namespace=namespace),
+        )
+        refused = await plane.wait_for(
+            with_reason("ResolvedRefs", "False", "NamespaceNotWatched"), QUOTAS, "near", namespace=namespace
+        )
+        assert {c["type"]: c["message"] for c in refused["status"]["conditions"]}["Ready"] == (
+            f"spec.poolRefs[0]: this operator does not watch the namespace {elsewhere}, and cannot know the pool "
+            f"{elsewhere}/chat; add the namespace to the operator's watchNamespaces, or name a pool of a namespace "
+            f"that it watches. spec.poolRefs[1]: there is no AOAIBackendPool {namespace}/gone; create it, or name an "
+            "existing one."
+        )

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from aoai_operator.core.certificates import ServingCertificate, Standing, examine, read_certificate
+from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import Unreadable
-from aoai_operator.core.findings import Fault
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.secret import SecretValue, redacted
 from aoai_operator.core.table import tls_refs
@@ -39,7 +39,7 @@ def test_what_envoy_cannot_serve_is_told_without_the_key(case: str) -> None:
     held, words = unusable()[case]
     found = read_certificate(stored(held), REFS)
     assert isinstance(found, Unreadable)
-    assert found.fault is Fault.CERTIFICATE_INVALID
+    assert found.fault is ConditionReason.CERTIFICATE_INVALID
     assert words in found.message
     assert "ai/chat-tls[tls." in found.message
     assert not reveals(found, [line for line in held.key.splitlines() if len(line) > 20 and "-----" not in line])
@@ -48,7 +48,7 @@ def test_what_envoy_cannot_serve_is_told_without_the_key(case: str) -> None:
 def test_a_secret_or_an_entry_that_is_missing() -> None:
     gone = read_certificate({}, REFS)
     assert gone == Unreadable(
-        Fault.SECRET_NOT_FOUND,
+        ConditionReason.SECRET_NOT_FOUND,
         "there is no Secret ai/chat-tls, or it is empty",
         "create it, or name another in secretRef",
     )

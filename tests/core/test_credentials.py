@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import Unreadable, read_key
-from aoai_operator.core.findings import Fault
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.secret import SecretValue
 
@@ -36,4 +36,4 @@ SECRETS = {
 )
 def test_a_missing_key_is_told_apart(name: str, message: str, mend: str) -> None:
     found = read_key(SECRETS, SecretRef("ai", name, "api-key"))
-    assert found == Unreadable(Fault.SECRET_NOT_FOUND, message, mend)
+    assert found == Unreadable(ConditionReason.SECRET_NOT_FOUND, message, mend)

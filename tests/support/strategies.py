@@ -130,6 +130,7 @@ def worlds(draw: st.DrawFn, *, before: bool = True) -> World:
     return World(
         pools=tuple(pools.values()),
         quotas=tuple(quotas.values()),
+        namespaces=draw(st.sampled_from([frozenset[str](), frozenset({"ai"}), frozenset({"ai", "search"})])),
         secrets=draw(st.dictionaries(entries, _values.map(SecretValue), max_size=8)),
         last_good=compile_world(draw(worlds(before=False))).tables if before else {},
         invalid=frozenset(invalid - pools.keys()),

@@ -3,6 +3,7 @@
 A world is a map with these keys, all optional:
 
     pools, quotas   resources without apiVersion and kind; `namespace: ai` where none is given
+    namespaces      those that are watched; all where none is given
     secrets         "namespace/name": {entry: value}
     before          a world whose tables serve now: the last good ones
     invalid         "namespace/pool" of pools that exist and cannot be read
@@ -48,6 +49,7 @@ def read_world(raw: Mapping[str, Any]) -> World:
     return World(
         pools=tuple(_resource(AOAIBackendPool, one) for one in raw.get("pools", ())),
         quotas=tuple(_resource(TenantQuota, one) for one in raw.get("quotas", ())),
+        namespaces=frozenset(raw.get("namespaces", ())),
         secrets={
             SecretRef(*PoolKey.of(name), entry): SecretValue(value)
             for name, entries in raw.get("secrets", {}).items()

@@ -9,13 +9,14 @@ from dataclasses import asdict
 import typer
 
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.conditions import ConditionType
 from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import ServedPool, how_to_call, ready_line
 from aoai_operator.core.transitions import pool_transitions, tenant_transitions
 
 _NOTHING = Compiled({}, {}, {}, ())
-_OF_FINDINGS = frozenset({"Accepted", "ResolvedRefs"})
+_OF_FINDINGS = frozenset({ConditionType.ACCEPTED, ConditionType.RESOLVED_REFS})
 """Conditions that, when False, sum up what the findings say one by one and with their places."""
 
 

@@ -197,7 +197,7 @@ class _Operator:
             ObjectStore(api, kind, namespaces=settings.watch_namespaces, resync=settings.resync)
             for kind in (POOLS, QUOTAS)
         )
-        resources = Resources(*stores)
+        resources = Resources(*stores, namespaces=settings.watch_namespaces)
         self._events = EventPoster(self._fenced, instance=settings.identity)
         self._leading = Leading(
             resources=resources,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -46,8 +46,9 @@ class _Read:
 class Resources:
     """Reads pools and tenants; an object is parsed again only when its version is another one."""
 
-    def __init__(self, pools: ObjectStore, quotas: ObjectStore) -> None:
-        """Take the stores."""
+    def __init__(self, pools: ObjectStore, quotas: ObjectStore, *, namespaces: Collection[str] = ()) -> None:
+        """Take the stores, and the namespaces that they read; empty: all."""
+        self._namespaces = frozenset(namespaces)
         self._stores = {AOAIBackendPool.KIND: pools, TenantQuota.KIND: quotas}
         self._read: dict[Named, _Read] = {}
         self._fresh: list[Named] = []
@@ -151,6 +152,7 @@ class Resources:
         return World(
             pools=pools,
             quotas=quotas,
+            namespaces=self._namespaces,
             secrets=secrets,
             last_good=last_good,
             invalid=frozenset(key for (kind, key), _, _ in self.invalid() if kind == AOAIBackendPool.KIND),

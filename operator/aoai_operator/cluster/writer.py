@@ -17,6 +17,7 @@ from aoai_operator.cluster.serving import Serving
 from aoai_operator.core import configmaps
 from aoai_operator.core.api import AOAIBackendPoolStatus, TenantQuotaStatus
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.conditions import ConditionReason, ConditionType
 from aoai_operator.core.events import Event, pool_events, quota_events
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.table import RoutingTable
@@ -254,12 +255,13 @@ def _facts(status: AOAIBackendPoolStatus) -> object:
     """Return what is written at once when it changes."""
     # What sums up the endpoints' states waits with them.
     conditions = [
-        (c.type, c.status, "" if c.type == "Ready" else c.reason, c.observed_generation)
+        (c.type, c.status, "" if c.type == ConditionType.READY else c.reason, c.observed_generation)
         for c in status.conditions
-        if c.type != "Healthy"
+        if c.type != ConditionType.HEALTHY
     ]
     return conditions, status.routing_table, status.proxies
 
 
 def _on_its_way(status: AOAIBackendPoolStatus) -> bool:
-    return any(c.type == "Reconciling" and c.reason == "Pending" for c in status.conditions)
+    pending = (ConditionType.RECONCILING, ConditionReason.PENDING)
+    return any((c.type, c.reason) == pending for c in status.conditions)

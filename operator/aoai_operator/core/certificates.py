@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import Unreadable, missing
-from aoai_operator.core.findings import Fault
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
@@ -74,7 +74,9 @@ def read_certificate(
     if isinstance(read, ServingCertificate):
         return read
     entry, wrong, mend = read
-    return Unreadable(Fault.CERTIFICATE_INVALID, f"the entry {certificate if entry == 'crt' else key} {wrong}", mend)
+    return Unreadable(
+        ConditionReason.CERTIFICATE_INVALID, f"the entry {certificate if entry == 'crt' else key} {wrong}", mend
+    )
 
 
 class Standing(IntEnum):
@@ -103,7 +105,7 @@ def _complaint(
 ) -> Unreadable | None:
 
     def wrong(message: str, mend: str) -> Unreadable:
-        return Unreadable(Fault.CERTIFICATE_INVALID, f"the certificate in {ref} {message}", mend)
+        return Unreadable(ConditionReason.CERTIFICATE_INVALID, f"the certificate in {ref} {message}", mend)
 
     if now > certificate.not_after:
         return wrong(f"expired at {_moment(certificate.not_after)}", "renew it")

@@ -19,7 +19,8 @@ from aoai_operator.core.api import (
     AOAIBackendPoolStatus,
     TenantQuotaStatus,
 )
-from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.conditions import ConditionReason
+from aoai_operator.core.findings import Finding
 from aoai_operator.core.memo import Memo
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
@@ -144,7 +145,7 @@ def _taken(world: World) -> Iterator[Finding]:
         yield Finding(
             kind=AOAIBackendPool.KIND,
             key=key,
-            fault=Fault.CONFIG_MAP_CONFLICT,
+            fault=ConditionReason.CONFIG_MAP_CONFLICT,
             field="metadata.name",
             message=f"the ConfigMap {key.namespace}/{name} is there already, and belongs to no pool",
             mend="delete or rename it, or give the pool another name",
@@ -184,7 +185,7 @@ def _hostnames(
                 Finding(
                     kind=pool.KIND,
                     key=pool.key,
-                    fault=Fault.HOSTNAME_CONFLICT,
+                    fault=ConditionReason.HOSTNAME_CONFLICT,
                     field=f"spec.gateway.hostnames[{i}]",
                     message=f"{name} belongs to the pool {owner} on the gateway {gateway.name}",
                     mend="choose another host name, or take it out of the other pool",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aoai_operator.core.api import SecretKeyRef
-from aoai_operator.core.findings import Fault
+from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.secret import SecretValue
 
@@ -21,7 +21,7 @@ _DEFAULT_NAMESPACE = "default"
 class Unreadable:
     """Why a key cannot be used: the fault, what is wrong, and the mend."""
 
-    fault: Fault
+    fault: ConditionReason
     message: str
     mend: str
 
@@ -42,10 +42,12 @@ def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Secret
         return missing(secrets, ref)
     text = value.reveal()
     if not text:
-        return Unreadable(Fault.SECRET_INVALID, f"the entry {ref} is empty", "put the key into it")
+        return Unreadable(ConditionReason.SECRET_INVALID, f"the entry {ref} is empty", "put the key into it")
     if not is_sendable(value):
         message = f"the entry {ref} holds characters that no HTTP header may carry"
-        return Unreadable(Fault.SECRET_INVALID, message, "store the bare key, without quotes, spaces or line breaks")
+        return Unreadable(
+            ConditionReason.SECRET_INVALID, message, "store the bare key, without quotes, spaces or line breaks"
+        )
     return value
 
 
@@ -63,13 +65,13 @@ def missing(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> Unreada
     if entries:
         message = f"the Secret {ref.namespace}/{ref.name} has no entry {ref.key}"
         mend = f"it has {', '.join(entries)}: name one of them in secretRef.key, or add the entry"
-        return Unreadable(Fault.SECRET_NOT_FOUND, message, mend)
+        return Unreadable(ConditionReason.SECRET_NOT_FOUND, message, mend)
     message = f"there is no Secret {ref.namespace}/{ref.name}, or it is empty"
     # The commonest slip: a manifest without metadata.namespace.
     if any((r.namespace, r.name) == (_DEFAULT_NAMESPACE, ref.name) for r in secrets):
         mend = f"there is one in the namespace {_DEFAULT_NAMESPACE}: give it metadata.namespace: {ref.namespace}"
-        return Unreadable(Fault.SECRET_NOT_FOUND, message, mend)
-    return Unreadable(Fault.SECRET_NOT_FOUND, message, "create it, or name another in secretRef")
+        return Unreadable(ConditionReason.SECRET_NOT_FOUND, message, mend)
+    return Unreadable(ConditionReason.SECRET_NOT_FOUND, message, "create it, or name another in secretRef")
 
 
 def cleaned(text: str) -> SecretValue:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aoai_operator.core.api import AOAIBackendPoolStatus, Condition, EndpointStatus, TenantQuotaStatus
+from aoai_operator.core.conditions import ConditionReason, ConditionType
 from aoai_operator.core.observed import State
 
 ENDPOINT_UNHEALTHY = "EndpointUnhealthy"
 ENDPOINT_RECOVERED = "EndpointRecovered"
 
-_SUMS_UP = frozenset({"Healthy", "Reconciling", "Stalled"})
+_SUMS_UP = frozenset({ConditionType.HEALTHY, ConditionType.RECONCILING, ConditionType.STALLED})
 """Conditions that only say again what others, or the endpoints' own Events, say."""
 
-_ON_ITS_WAY = frozenset({"Pending", "NoTable", "AllThrottled"})
+_ON_ITS_WAY = frozenset({ConditionReason.PENDING, ConditionReason.NO_TABLE, ConditionReason.ALL_THROTTLED})
 """Reasons that come and go by themselves within moments."""
 
 

@@ -17,8 +17,9 @@ from aoai_operator.core.api import (
 )
 from aoai_operator.core.api import Endpoint as EndpointSpec
 from aoai_operator.core.certificates import Standing, examine
+from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import Unreadable, read_key, reference
-from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import (
     Endpoint,
@@ -168,7 +169,7 @@ def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
         else:
             message = f"no endpoint has a deployment of the model {spec.name}"
             mend = "add one to an endpoint's deployments, or take the model out"
-            findings.append(_finding(pool, Fault.NO_DEPLOYMENT, f"spec.models[{i}].name", message, mend))
+            findings.append(_finding(pool, ConditionReason.NO_DEPLOYMENT, f"spec.models[{i}].name", message, mend))
     return models, findings
 
 
@@ -227,5 +228,5 @@ def _health(pool: AOAIBackendPool) -> Health:
     )
 
 
-def _finding(pool: AOAIBackendPool, fault: Fault, field: str, message: str, mend: str) -> Finding:
+def _finding(pool: AOAIBackendPool, fault: ConditionReason, field: str, message: str, mend: str) -> Finding:
     return Finding(kind=pool.KIND, key=pool.key, fault=fault, field=field, message=message, mend=mend)

@@ -20,17 +20,25 @@ from aoai_operator.core.api import (
     TenantQuotaStatus,
 )
 from aoai_operator.core.api.fault import FieldFault
-from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.conditions import ConditionReason, ConditionType
+from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming, World
 
-Fact = tuple[str, bool | None, str, str]
+Fact = tuple[ConditionType, bool | None, ConditionReason, str]
 """A condition before it has a time: type, status (None: Unknown), reason, message."""
 
+Told = tuple[bool | None, ConditionReason, str]
+"""What a condition says: the same without its type."""
 
-_UNWRITTEN: Fact = ("Programmed", False, "NoTable", "The routing table cannot be written, so no Envoy gets it.")
+
+_UNWRITTEN: Told = (
+    False,
+    ConditionReason.NO_TABLE,
+    "The routing table cannot be written, so no Envoy gets it.",
+)
 
 
 def timestamp(milliseconds: int) -> str:
@@ -46,14 +54,14 @@ def pool_status(
     findings = [*findings, *_unresolved(pool, states)]
     programming = Programming.together(world.programming.get(pool.key, ()), table.revision if table else "")
     # What is compiled reaches an Envoy by its ConfigMap alone.
-    written = table if all(f.fault is not Fault.CONFIG_MAP_CONFLICT for f in findings) else None
+    written = table if all(f.fault is not ConditionReason.CONFIG_MAP_CONFLICT for f in findings) else None
     facts = [
-        _about("Accepted", [f for f in findings if not f.fault.of_reference], "Accepted"),
-        _about("ResolvedRefs", [f for f in findings if f.fault.of_reference], "ResolvedRefs"),
-        _programmed(pool, table, programming) if written or not table else _UNWRITTEN,
-        _healthy(states),
+        _about(ConditionType.ACCEPTED, findings, ConditionReason.ACCEPTED),
+        _about(ConditionType.RESOLVED_REFS, findings, ConditionReason.RESOLVED_REFS),
+        (ConditionType.PROGRAMMED, *(_programmed(pool, table, programming) if written or not table else _UNWRITTEN)),
+        (ConditionType.HEALTHY, *_healthy(states)),
     ]
-    facts.append(_ready(facts, states))
+    facts.append((ConditionType.READY, *_ready(facts, states)))
     facts += _progress(facts)
     before = world.pool_statuses.get(pool.key)
     usable = {name for name, _, state in states if state.usable}
@@ -75,11 +83,12 @@ def pool_status(
 def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) -> TenantQuotaStatus:
     """Return the whole status of a tenant."""
     facts = [
-        _about("Accepted", [f for f in findings if not f.fault.of_reference], "Accepted"),
-        _about("ResolvedRefs", [f for f in findings if f.fault.of_reference], "ResolvedRefs"),
+        _about(ConditionType.ACCEPTED, findings, ConditionReason.ACCEPTED),
+        _about(ConditionType.RESOLVED_REFS, findings, ConditionReason.RESOLVED_REFS),
     ]
     bad = next((f for f in facts if f[1] is False), None)
-    facts.append(("Ready", False, bad[2], bad[3]) if bad else ("Ready", True, "Ready", "The tenant is served."))
+    good = (ConditionType.READY, True, ConditionReason.READY, "The tenant is served.")
+    facts.append((ConditionType.READY, False, bad[2], bad[3]) if bad else good)
     facts += _progress(facts)
     before = world.quota_statuses.get(quota.key)
     return TenantQuotaStatus(
@@ -92,9 +101,8 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
 def invalid_facts(faults: Iterable[FieldFault]) -> list[Fact]:
     """Return the conditions of a resource that cannot be used at all: what it was before keeps serving."""
     why = " ".join(f"{fault.sentence()}." for fault in faults)
-    return [
-        (kind, status, "Invalid", why) for kind, status in (("Accepted", False), ("Ready", False), ("Stalled", True))
-    ]
+    told = ((ConditionType.ACCEPTED, False), (ConditionType.READY, False), (ConditionType.STALLED, True))
+    return [(kind, status, ConditionReason.INVALID, why) for kind, status in told]
 
 
 def invalid_pool_status(
@@ -124,7 +132,7 @@ def _unresolved(pool: AOAIBackendPool, states: Iterable[tuple[str, str, HostStat
         yield Finding(
             kind=pool.KIND,
             key=pool.key,
-            fault=Fault.HOST_UNRESOLVED,
+            fault=ConditionReason.HOST_UNRESOLVED,
             field=f"spec.endpoints[{places[name]}].url",
             message=message or f"{host} has no address",
             mend="mend the name, or the DNS that the operator asks",
@@ -138,11 +146,13 @@ def _progress(facts: Sequence[Fact]) -> list[Fact]:
     its way. Source: sigs.k8s.io/cli-utils, pkg/kstatus, "The Stalled and Reconciling conditions".
     """
     known = {kind: (status, reason, message) for kind, status, reason, message in facts}
-    for kind in ("Accepted", "Programmed"):
-        status, reason, message = known.get(kind, (True, "", ""))
+    for kind in (ConditionType.ACCEPTED, ConditionType.PROGRAMMED):
+        if kind not in known:  # a tenant's are not told what Envoys have
+            continue
+        status, reason, message = known[kind]
         if status is not True:
-            stalled = kind == "Accepted" or reason == "Refused"
-            return [("Stalled" if stalled else "Reconciling", True, reason, message)]
+            stalled = kind is ConditionType.ACCEPTED or reason is ConditionReason.REFUSED
+            return [(ConditionType.STALLED if stalled else ConditionType.RECONCILING, True, reason, message)]
     return []
 
 
@@ -172,63 +182,64 @@ def _endpoint_status(name: str, deployment: str, state: HostState) -> EndpointSt
     )
 
 
-def _about(kind: str, findings: Sequence[Finding], good: str) -> Fact:
-    if not findings:
+def _about(kind: ConditionType, findings: Sequence[Finding], good: ConditionReason) -> Fact:
+    own = [f for f in findings if f.condition is kind]
+    if not own:
         return kind, True, good, ""
-    return kind, False, findings[0].fault.value, " ".join(f"{f.sentence()}." for f in findings)
+    return kind, False, own[0].fault, " ".join(f"{f.sentence()}." for f in own)
 
 
-def _programmed(pool: AOAIBackendPool, table: RoutingTable | None, programming: Programming) -> Fact:
+def _programmed(pool: AOAIBackendPool, table: RoutingTable | None, programming: Programming) -> Told:
     if table is None:
-        return "Programmed", False, "NoTable", "There is no routing table yet that could serve."
+        return False, ConditionReason.NO_TABLE, "There is no routing table yet that could serve."
     if programming.refusal is not None:
         message = f"An Envoy refused it, and keeps serving what it had: {programming.refusal}"
-        return "Programmed", False, "Refused", message
+        return False, ConditionReason.REFUSED, message
     if not programming.connected:
-        return "Programmed", None, "NoProxies", f"No Envoy of the gateway {table.gateway} is connected."
+        return None, ConditionReason.NO_PROXIES, f"No Envoy of the gateway {table.gateway} is connected."
     if programming.programmed < programming.connected:
         done = f"{programming.programmed} of {_envoys(programming.connected)} it."
-        return "Programmed", False, "Pending", done
+        return False, ConditionReason.PENDING, done
     if pool.spec.suspend:
-        return "Programmed", True, "Suspended", "Changes are held back (spec.suspend)."
-    return "Programmed", True, "Programmed", f"{_envoys(programming.connected)} it."
+        return True, ConditionReason.SUSPENDED, "Changes are held back (spec.suspend)."
+    return True, ConditionReason.PROGRAMMED, f"{_envoys(programming.connected)} it."
 
 
 def _envoys(number: int) -> str:
     return "1 Envoy has" if number == 1 else f"{number} Envoys have"
 
 
-def _healthy(states: Sequence[tuple[str, str, HostState]]) -> Fact:
+def _healthy(states: Sequence[tuple[str, str, HostState]]) -> Told:
     sick = [(n, d, s) for n, d, s in states if not s.usable]
     listed = ", ".join(f"{n}/{d} {s.state.value} ({s.reason.value})" for n, d, s in sick)
     if sick and len(sick) == len(states) and _throttled(states):
-        return "Healthy", False, "AllThrottled", f"None takes requests before its Retry-After is over: {listed}."
+        return False, ConditionReason.ALL_THROTTLED, f"None takes requests before its Retry-After is over: {listed}."
     if not states or len(sick) == len(states):
-        return "Healthy", False, "NoHealthyEndpoint", f"No endpoint can take requests: {listed}." if listed else ""
+        return False, ConditionReason.NO_HEALTHY_ENDPOINT, f"No endpoint can take requests: {listed}." if listed else ""
     if sick:
-        return "Healthy", False, "Degraded", f"Out at the moment: {listed}."
-    return "Healthy", True, "Healthy", ""
+        return False, ConditionReason.DEGRADED, f"Out at the moment: {listed}."
+    return True, ConditionReason.HEALTHY, ""
 
 
 def _throttled(states: Sequence[tuple[str, str, HostState]]) -> bool:
     return any(state.state is State.THROTTLED for _, _, state in states)
 
 
-def _ready(facts: Iterable[Fact], states: Sequence[tuple[str, str, HostState]]) -> Fact:
+def _ready(facts: Iterable[Fact], states: Sequence[tuple[str, str, HostState]]) -> Told:
     known = {kind: (status, reason, message) for kind, status, reason, message in facts}
-    for kind in ("Accepted", "Programmed"):
+    for kind in (ConditionType.ACCEPTED, ConditionType.PROGRAMMED):
         status, reason, message = known[kind]
         if status is not True:
             # While Envoys take a new table the last one serves: it is not known yet, and no alarm.
-            return "Ready", None if reason == "Pending" else status, reason, message
+            return None if reason is ConditionReason.PENDING else status, reason, message
     if not any(s.usable for _, _, s in states):
-        _, reason, message = known["Healthy"]
+        _, reason, message = known[ConditionType.HEALTHY]
         # Daily work: clients are told when to come back. An alarm at each full minute would be heard by nobody.
-        return "Ready", _throttled(states), reason, message
-    status, reason, message = known["ResolvedRefs"]
+        return _throttled(states), reason, message
+    status, reason, message = known[ConditionType.RESOLVED_REFS]
     if status is not True:
-        return "Ready", True, "Degraded", f"It serves, but not with everything it names: {message}"
-    return "Ready", True, "Ready", ""
+        return True, ConditionReason.DEGRADED, f"It serves, but not with everything it names: {message}"
+    return True, ConditionReason.READY, ""
 
 
 def conditions_of(
@@ -245,11 +256,11 @@ def conditions_of(
         made.append(
             Condition.model_validate(
                 {
-                    "type": kind,
+                    "type": kind.value,
                     "status": word,
                     "observedGeneration": generation,
                     "lastTransitionTime": since,
-                    "reason": reason,
+                    "reason": reason.value,
                     "message": message[:32000],
                 }
             )

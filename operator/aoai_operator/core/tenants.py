@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
+from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, read_key, reference
-from aoai_operator.core.findings import Fault, Finding
+from aoai_operator.core.findings import Finding
 from aoai_operator.core.memo import Memo
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
@@ -38,7 +39,7 @@ class TenantsStep:
     def __call__(self, world: World) -> Tenants:
         """Return the tenants of a world's quotas."""
         views = [(p.key, p.spec.allowed_namespaces, p.spec.models) for p in world.pools]
-        inputs = (world.quotas, world.secrets, views, world.invalid)
+        inputs = (world.quotas, world.secrets, views, world.invalid, world.namespaces)
         found = self._all.of("", inputs, lambda: self._tenants(world))
         self._all.sweep()
         return found
@@ -56,7 +57,8 @@ class TenantsStep:
             known = tuple(map(pools.get, claim.pools))
             # Why a Secret is missing depends on all others.
             news = object() if None in values else None
-            inputs = (quota, values, held, known, [p in world.invalid for p in claim.pools], news)
+            unread = [(p in world.invalid, world.watches(p.namespace)) for p in claim.pools]
+            inputs = (quota, values, held, known, unread, news)
             made = self._quotas.of(key, inputs, lambda: _quota(world, quota, held, known))  # noqa: B023
             findings += made.findings
             for pool, tenant in made.tenants:
@@ -151,12 +153,15 @@ def _keys(
             yield ref, _finding(quota, value.fault, field, value.message, value.mend)
         elif owner is None:
             message = f"the key in {ref} is the word {RESERVED}, which open pools give to everybody"
-            yield ref, _finding(quota, Fault.KEY_CONFLICT, field, message, "use a long random key")
+            yield ref, _finding(quota, ConditionReason.KEY_CONFLICT, field, message, "use a long random key")
         elif owner == quota.key:
             yield ref, None
         else:
             message = f"the key in {ref} is the one of the tenant {owner} already"
-            yield ref, _finding(quota, Fault.KEY_CONFLICT, field, message, "give each tenant a key of its own")
+            yield (
+                ref,
+                _finding(quota, ConditionReason.KEY_CONFLICT, field, message, "give each tenant a key of its own"),
+            )
 
 
 def _not_allowed(
@@ -166,13 +171,17 @@ def _not_allowed(
     if pool is None:
         if key in world.invalid:
             return None
+        if not world.watches(key.namespace):
+            message = f"this operator does not watch the namespace {key.namespace}, and cannot know the pool {key}"
+            mend = "add the namespace to the operator's watchNamespaces, or name a pool of a namespace that it watches"
+            return _finding(quota, ConditionReason.NAMESPACE_NOT_WATCHED, field, message, mend)
         message = f"there is no AOAIBackendPool {key}"
-        return _finding(quota, Fault.POOL_NOT_FOUND, field, message, "create it, or name an existing one")
+        return _finding(quota, ConditionReason.POOL_NOT_FOUND, field, message, "create it, or name an existing one")
     if pool.spec.allowed_namespaces.allows(quota.metadata.namespace, own=pool.metadata.namespace):
         return None
     message = f"the pool {key} does not take tenants of the namespace {quota.metadata.namespace}"
     mend = "add the namespace to the pool's spec.allowedNamespaces"
-    return _finding(quota, Fault.NAMESPACE_NOT_ALLOWED, field, message, mend)
+    return _finding(quota, ConditionReason.NAMESPACE_NOT_ALLOWED, field, message, mend)
 
 
 def _unknown_models(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Finding]:
@@ -181,8 +190,8 @@ def _unknown_models(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Findi
         if model not in known:
             message = f"the pool {pool.key} has no model {model}"
             mend = f"it has {', '.join(sorted(known))}"
-            yield _finding(quota, Fault.MODEL_NOT_FOUND, f"spec.models[{i}]", message, mend)
+            yield _finding(quota, ConditionReason.MODEL_NOT_FOUND, f"spec.models[{i}]", message, mend)
 
 
-def _finding(quota: TenantQuota, fault: Fault, field: str, message: str, mend: str) -> Finding:
+def _finding(quota: TenantQuota, fault: ConditionReason, field: str, message: str, mend: str) -> Finding:
     return Finding(kind=quota.KIND, key=quota.key, fault=fault, field=field, message=message, mend=mend)

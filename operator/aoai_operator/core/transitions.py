@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aoai_operator.core.api import AOAIBackendPoolStatus, Condition, EndpointStatus, TenantQuotaStatus
+from aoai_operator.core.conditions import ConditionType
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.observed import Overrides, State
 
-_TOLD_BY_OTHERS = frozenset({"Healthy"})
+_TOLD_BY_OTHERS = frozenset({ConditionType.HEALTHY})
 """Conditions that only sum up what the endpoints' own lines say."""
 
 
@@ -86,8 +87,9 @@ def _conditions(
 
 def _repeats(condition: Condition, others: Sequence[Condition]) -> bool:
     """Tell whether `Ready` says word for word what another condition says."""
-    return condition.type == "Ready" and any(
-        o.type != "Ready" and o.reason == condition.reason and o.message == condition.message for o in others
+    return condition.type == ConditionType.READY and any(
+        o.type != ConditionType.READY and o.reason == condition.reason and o.message == condition.message
+        for o in others
     )
 
 

@@ -51,6 +51,7 @@ class World:
         last_good: the table of each pool that serves now: kept for a suspended pool, and for one whose resource has
             become invalid.
         invalid: pools that exist but cannot be read as such; their last good table keeps serving.
+        namespaces: those that resources were read from; empty: all.
         taken: the names of ConfigMaps that pools need for their tables, and that are somebody else's.
         overrides: the observed state of the hosts, for the statuses.
         programming: how far the Envoys are, by pool, a part from each control plane that knows of it.
@@ -63,9 +64,14 @@ class World:
     secrets: Mapping[SecretRef, SecretValue] = field(default_factory=dict, repr=False)
     last_good: Mapping[PoolKey, RoutingTable] = field(default_factory=dict)
     invalid: frozenset[PoolKey] = frozenset()
+    namespaces: frozenset[str] = frozenset()
     taken: Mapping[PoolKey, str] = field(default_factory=dict)
     overrides: Overrides = field(default_factory=Overrides)
     programming: Mapping[PoolKey, Sequence[Programming]] = field(default_factory=dict)
     pool_statuses: Mapping[PoolKey, AOAIBackendPoolStatus] = field(default_factory=dict)
     quota_statuses: Mapping[PoolKey, TenantQuotaStatus] = field(default_factory=dict)
     now: int = 0
+
+    def watches(self, namespace: str) -> bool:
+        """Tell whether what is in a namespace is known."""
+        return not self.namespaces or namespace in self.namespaces
