@@ -50,7 +50,10 @@ async def _serve(
             there_reader, there_writer = await asyncio.open_connection(host, port)
         except OSError:
             continue
-        await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
+        try:
+            await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
+        finally:
+            there_writer.close()
         return
 
 

@@ -45,6 +45,18 @@ class Part:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def died(self) -> bool:
+        """Whether it ended, and not by `stop` or `kill`."""
+        return self._process is not None and self._process.poll() is not None
+
+    @property
+    def state(self) -> str:
+        """Whether it runs, and if it died, with which code (-N: by signal N)."""
+        if self._process is None:
+            return "was ended"
+        return f"died with {self._process.returncode}" if self.died else "runs"
+
+    @property
     def pid(self) -> int:
         """The process's id."""
         assert self._process is not None, f"{self.name} was not started"
