@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS
-from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
+from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable, whole
 from aoai_operator.core.names import PoolKey
 from aoai_operator.ports import JsonObject, KubeError, Resource
 
@@ -95,7 +95,7 @@ def changes(*changed: PoolKey, removed: tuple[PoolKey, ...] = ()) -> Changes:
 
 
 async def test_everything_is_listed_first_and_then_only_what_is_woken(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
     assert store.due_in() == 0
     server.put(A)
     server.put(B)
@@ -116,7 +116,7 @@ async def test_everything_is_listed_first_and_then_only_what_is_woken(server: Se
 
 
 async def test_a_list_finds_what_is_gone(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
     server.put(A)
     await store.refresh()
     del server.objects[A]
@@ -127,7 +127,7 @@ async def test_a_list_finds_what_is_gone(server: Server, clock: Clock) -> None:
 
 
 async def test_a_resync_lists_again(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, resync=60, clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, resync=60, clock=clock)
     await store.refresh()
     server.put(A)
     clock.now += 59
@@ -139,7 +139,7 @@ async def test_a_resync_lists_again(server: Server, clock: Clock) -> None:
 
 
 async def test_many_wakes_are_one_list(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
     await store.refresh()
     for number in range(51):
         store.wake(PoolKey("ns", f"p{number}"))
@@ -148,7 +148,7 @@ async def test_many_wakes_are_one_list(server: Server, clock: Clock) -> None:
 
 
 async def test_other_namespaces_are_none_of_its_business(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "more"), clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, namespaces=("ns", "more"), clock=clock)
     server.put(A)
     server.put(OTHER)
     assert await store.refresh() == changes(A)
@@ -158,7 +158,7 @@ async def test_other_namespaces_are_none_of_its_business(server: Server, clock: 
 
 
 async def test_an_object_that_lost_its_label_is_gone(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, labels="pool", clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, labels="pool", clock=clock)
     server.put(A, pool="x")
     server.put(B)
     assert await store.refresh() == changes(A)
@@ -169,7 +169,7 @@ async def test_an_object_that_lost_its_label_is_gone(server: Server, clock: Cloc
 
 
 async def test_what_cannot_be_read_stays_and_is_tried_again_later(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
     server.put(A)
     server.put(B)
     await store.refresh()
@@ -197,7 +197,7 @@ async def test_what_cannot_be_read_stays_and_is_tried_again_later(server: Server
 
 
 async def test_nothing_is_told_before_everything_was_listed_once(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "other"), clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, namespaces=("ns", "other"), clock=clock)
     server.put(A)
     server.put(OTHER)
     server.broken = {"other"}
@@ -211,7 +211,7 @@ async def test_nothing_is_told_before_everything_was_listed_once(server: Server,
 
 
 async def test_a_namespace_that_may_not_be_read_stops_no_other(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "other"), clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, namespaces=("ns", "other"), clock=clock)
     server.put(A)
     server.put(OTHER)
     server.forbidden = {"other"}
@@ -235,7 +235,7 @@ async def test_a_namespace_that_may_not_be_read_stops_no_other(server: Server, c
 async def test_when_nothing_may_be_read_nothing_is_known(
     server: Server, clock: Clock, namespaces: tuple[str, ...]
 ) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, namespaces=namespaces, clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, namespaces=namespaces, clock=clock)
     server.forbidden = {"ns", "other", None}
     for _ in range(3):
         with pytest.raises(Unavailable, match="it may not be read"):
@@ -245,7 +245,7 @@ async def test_when_nothing_may_be_read_nothing_is_known(
 
 
 async def test_a_refused_namespace_does_not_hide_one_that_is_away(server: Server, clock: Clock) -> None:
-    store = ObjectStore(server, CONFIG_MAPS, namespaces=("ns", "other"), clock=clock)
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, namespaces=("ns", "other"), clock=clock)
     server.forbidden, server.broken = {"other"}, {"ns"}
     with pytest.raises(Unavailable):
         await store.refresh()

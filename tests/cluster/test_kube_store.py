@@ -6,7 +6,7 @@ import pytest
 
 from aoai_operator.adapters.kube.client import Kube
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS
-from aoai_operator.adapters.kube.store import ObjectStore, Unavailable
+from aoai_operator.adapters.kube.store import ObjectStore, Unavailable, whole
 from aoai_operator.core.names import PoolKey
 from support.cluster.control_plane import ControlPlane
 from support.kube import config_map
@@ -17,7 +17,7 @@ LABELS = {"aoai.dev/pool": "chat"}
 async def test_it_holds_what_the_server_has(plane: ControlPlane, namespace: str) -> None:
     one, two = PoolKey(namespace, "one"), PoolKey(namespace, "two")
     async with Kube.connected(plane.kubeconfig) as api:
-        store = ObjectStore(api, CONFIG_MAPS, namespaces=(namespace,), labels="aoai.dev/pool")
+        store = ObjectStore(api, CONFIG_MAPS, keep=whole, namespaces=(namespace,), labels="aoai.dev/pool")
         await api.apply(CONFIG_MAPS, config_map("one", namespace, labels=LABELS, a="1"))
         await api.apply(CONFIG_MAPS, config_map("foreign", namespace, a="1"))
         assert (await store.refresh()).changed == {one}
@@ -42,7 +42,7 @@ async def test_it_holds_what_the_server_has(plane: ControlPlane, namespace: str)
 async def test_what_it_holds_outlives_an_api_server_that_is_away(plane: ControlPlane, namespace: str) -> None:
     one = PoolKey(namespace, "one")
     async with Kube.connected(plane.kubeconfig) as api:
-        store = ObjectStore(api, CONFIG_MAPS, namespaces=(namespace,), labels="aoai.dev/pool", resync=0)
+        store = ObjectStore(api, CONFIG_MAPS, keep=whole, namespaces=(namespace,), labels="aoai.dev/pool", resync=0)
         await api.apply(CONFIG_MAPS, config_map("one", namespace, labels=LABELS, a="1"))
         await store.refresh()
         await plane.apiserver.kill()

@@ -28,6 +28,8 @@ class Missing:
         self.missing = True
         self.asked = 0
         self.complete = False
+        self.pools: dict[Any, Any] = {}
+        self.quotas: dict[Any, Any] = {}
 
     async def refresh(self) -> None:
         self.asked += 1
@@ -49,9 +51,6 @@ class Missing:
 
     def statuses_of_invalid(self, *_: object, **__: object) -> tuple[dict[Any, Any], dict[Any, Any]]:
         return {}, {}
-
-    def objects(self, _kind: str) -> dict[Any, Any]:
-        return {}
 
 
 class NoSecrets:

@@ -13,7 +13,7 @@ import pytest
 
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, SECRETS
 from aoai_operator.adapters.kube.secrets import SecretReader
-from aoai_operator.adapters.kube.store import ObjectStore
+from aoai_operator.adapters.kube.store import ObjectStore, whole
 from aoai_operator.cluster import serving as module
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.core import configmaps
@@ -86,7 +86,7 @@ class Replica:
         kube = cast(KubeApi, api)
         self.secrets = SecretReader(kube, interval=30, changed=lambda: self.serving.secrets_changed())  # noqa: PLW0108 - they need each other
         self.serving = Serving(
-            store=ObjectStore(kube, CONFIG_MAPS, namespaces=namespaces, labels=POOL_LABEL),
+            store=ObjectStore(kube, CONFIG_MAPS, keep=whole, namespaces=namespaces, labels=POOL_LABEL),
             pool=self._pool,
             secrets=self.secrets,
             deliver=self._deliver,

@@ -9,10 +9,12 @@ from structlog.testing import capture_logs
 
 from aoai_operator.adapters.kube.events import EventPoster
 from aoai_operator.cluster import writer as module
+from aoai_operator.cluster.known import KnownPool, KnownQuota, read_pool
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.core.api import AOAIBackendPoolStatus
+from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.names import PoolKey
 from aoai_operator.ports import JsonObject, KubeApi, Resource
@@ -41,17 +43,21 @@ class Api:
 class Pools:
     """Two pools, as far as the writer asks for them."""
 
-    def object(self, _kind: str, key: PoolKey) -> JsonObject | None:
-        return self.objects("").get(key)
+    def __init__(self) -> None:
+        self.quotas: Mapping[PoolKey, KnownQuota] = {}
+        self.pools: dict[PoolKey, KnownPool] = {
+            key: self._known({"metadata": {"name": key.name}}) for key in (ODD, OTHER)
+        }
 
-    def objects(self, kind: str) -> Mapping[PoolKey, JsonObject]:
-        return {key: {"metadata": {"uid": key.name}} for key in (ODD, OTHER)} if kind != "TenantQuota" else {}
+    def put_pool(self, item: JsonObject) -> KnownPool:
+        """Take what was written."""
+        self.pools[PoolKey("ai", item["metadata"]["name"])] = known = self._known(item)
+        return known
 
-    def pool_status(self, _key: PoolKey) -> AOAIBackendPoolStatus | None:
-        return None
-
-    def put(self, item: JsonObject) -> None:
-        """Take nothing."""
+    def _known(self, item: JsonObject) -> KnownPool:
+        name = item["metadata"]["name"]
+        metadata = {"namespace": "ai", "name": name, "uid": name, "generation": 1, "resourceVersion": "1"}
+        return read_pool({"apiVersion": API_VERSION, "metadata": metadata, "status": item.get("status")}, None)
 
 
 async def test_one_odd_object_ends_nothing_and_is_tried_again(monkeypatch: Any) -> None:

@@ -25,7 +25,7 @@ from aoai_operator.adapters.kube.fence import Fenced
 from aoai_operator.adapters.kube.lease import Election, LeaseTiming
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, QUOTAS, SECRETS
 from aoai_operator.adapters.kube.secrets import SecretReader
-from aoai_operator.adapters.kube.store import ObjectStore
+from aoai_operator.adapters.kube.store import ObjectStore, whole
 from aoai_operator.adapters.kube.tokens import TokenReviews
 from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
@@ -35,6 +35,7 @@ from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.cluster.audiences import gateway_settings, trusting
 from aoai_operator.cluster.gateways import Gateways
+from aoai_operator.cluster.known import read_pool, read_quota
 from aoai_operator.cluster.leading import Leading
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
@@ -169,7 +170,12 @@ class _Operator:
         settings = self._settings
         self._secrets = SecretReader(api, interval=settings.secrets_interval, changed=self._secrets_changed)
         tables = ObjectStore(
-            api, CONFIG_MAPS, namespaces=settings.watch_namespaces, labels=POOL_LABEL, resync=settings.resync
+            api,
+            CONFIG_MAPS,
+            keep=whole,
+            namespaces=settings.watch_namespaces,
+            labels=POOL_LABEL,
+            resync=settings.resync,
         )
         self._serving = Serving(
             store=tables, pool=partial(api.get, POOLS), secrets=self._secrets, deliver=self._deliver
@@ -193,11 +199,12 @@ class _Operator:
 
     def _lead_when_asked(self, api: Kube) -> None:
         settings = self._settings
-        stores = (
-            ObjectStore(api, kind, namespaces=settings.watch_namespaces, resync=settings.resync)
-            for kind in (POOLS, QUOTAS)
+        where, resync = settings.watch_namespaces, settings.resync
+        resources = Resources(
+            ObjectStore(api, POOLS, keep=read_pool, namespaces=where, resync=resync),
+            ObjectStore(api, QUOTAS, keep=read_quota, namespaces=where, resync=resync),
+            namespaces=where,
         )
-        resources = Resources(*stores, namespaces=settings.watch_namespaces)
         self._events = EventPoster(self._fenced, instance=settings.identity)
         self._leading = Leading(
             resources=resources,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -45,7 +45,7 @@ class Serving:
     def __init__(
         self,
         *,
-        store: ObjectStore,
+        store: ObjectStore[JsonObject],
         pool: Callable[[PoolKey], Awaitable[JsonObject | None]],
         secrets: SecretReader,
         deliver: Deliver,
@@ -71,6 +71,7 @@ class Serving:
         self.changed: Callable[[], None] = lambda: None
         """Is called when a ConfigMap changed, by us or by somebody else."""
         self._as_applied: dict[PoolKey, tuple[str, str]] = {}
+        self._texts: dict[PoolKey, configmaps.Text] = {}
         self._refused: dict[PoolKey, str] = {}
         self._bare: set[PoolKey] = set()
         self._moved = False
@@ -83,6 +84,10 @@ class Serving:
     def holds(self, table: RoutingTable, uid: str) -> bool:
         """Tell whether the ConfigMaps say this table, all of it and nothing else, as belonging to the pool of a uid."""
         return self._as_applied.get(table.key) == (table.revision, uid)
+
+    def expect(self, text: configmaps.Text) -> None:
+        """Take what a ConfigMap will say that is being written: its table is not read again, but is ours."""
+        self._texts[text.table.key] = text
 
     def put(self, item: JsonObject) -> None:
         """Take a ConfigMap as the server answered it to a write of ours, before the watch tells of it."""
@@ -168,7 +173,9 @@ class Serving:
         return concerned
 
     async def _read(self, pools: Iterable[PoolKey]) -> None:
-        read = {pool: configmaps.read(pool, self._present.get(pool, {}).values()) for pool in pools}
+        present = {pool: tuple(self._present.get(pool, {}).values()) for pool in pools}
+        # At a start these are all tables, and each takes milliseconds.
+        read = await asyncio.to_thread(self._read_all, present)
         # A pool that is not there has no table to wait for either.
         asked = (pool for pool in read if self._present.get(pool) and (read[pool].table or not self.ready.is_set()))
         await self._owners.ask({pool: read[pool].claimed for pool in asked})
@@ -178,10 +185,15 @@ class Serving:
             if found.table is not None and found.table != self.tables.get(pool):
                 self.tables[pool] = found.table
                 self._moved = True
+            if found.text is not None:
+                self._texts[pool] = found.text
             self._as_applied[pool] = (found.table.revision if found.table else "", found.owner)
             if found.refused and self._refused.get(pool) != found.refused:
                 _log.error("a routing table is refused, its last good one serves", pool=str(pool), why=found.refused)
             self._refused[pool] = found.refused
+
+    def _read_all(self, present: Mapping[PoolKey, Sequence[JsonObject]]) -> dict[PoolKey, configmaps.Read]:
+        return {pool: configmaps.read(pool, items, known=self._texts.get(pool)) for pool, items in present.items()}
 
     def _unowned(self, pool: PoolKey) -> str:
         """Return why a table is not taken that no pool is known to own; empty: that is not known yet."""
@@ -200,7 +212,7 @@ class Serving:
                 self._bare.add(pool)
                 continue
             self._moved |= pool in self.tables
-            for known in (self.tables, self._as_applied, self._refused):
+            for known in (self.tables, self._as_applied, self._refused, self._texts):
                 known.pop(pool, None)
             if not present:
                 self._present.pop(pool, None)

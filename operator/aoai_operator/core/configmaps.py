@@ -44,6 +44,21 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """What the text of a table's ConfigMap says: a text that was written or read before is not read again.
+
+    Attributes:
+        digest: of all of the text.
+        table: the table, with the tenants of its shards.
+        shards: the digests of the shards that belong to it.
+    """
+
+    digest: str
+    table: RoutingTable
+    shards: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Read:
     """What the ConfigMaps of one pool hold.
 
@@ -54,12 +69,14 @@ class Read:
             over or edited. Empty: it is to be applied again.
         claimed: the uid of the pool that the table's ConfigMap names as its owner, whether there is one or not; whoever
             may write ConfigMaps can write it.
+        text: what the table was read of, for the next time.
     """
 
     table: RoutingTable | None = None
     refused: str = ""
     owner: str = ""
     claimed: str = ""
+    text: Text | None = None
 
 
 def pool_of(item: PoolKey) -> PoolKey | None:
@@ -108,15 +125,23 @@ def shard_name(pool: str, number: int) -> str:
     return f"{pool}-tenants-{number}"
 
 
-def read(pool: PoolKey, present: Iterable[Mapping[str, Any]]) -> Read:
-    """Read the ConfigMaps that are there for a pool."""
+def written(manifests: Sequence[Json], table: RoutingTable) -> Text:
+    """Return what the text of a table's ConfigMap says, of the manifests that were made of it."""
+    *shards, head = manifests
+    return Text(
+        _whole_digest(head["data"][_TABLE]), table, tuple(_text_digest(one["data"][_TENANTS]) for one in shards)
+    )
+
+
+def read(pool: PoolKey, present: Iterable[Mapping[str, Any]], *, known: Text | None = None) -> Read:
+    """Read the ConfigMaps that are there for a pool; `known`: a text that is known to have been written or read."""
     items = {item["metadata"]["name"]: item for item in present}
     by_name = {one: item.get("data") or {} for one, item in items.items()}
     name = routing_name(pool.name)
     if name not in by_name:
         return Read()
     try:
-        found, names = _read(pool, name, by_name, edited=_edited(items))
+        found, names = _read(pool, name, by_name, edited=_edited(items), known=known)
     except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
         # What exactly is wrong with it would quote what somebody wrote there.
         return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds no routing table that this version can read")
@@ -168,29 +193,37 @@ def _owner(items: Mapping[str, Mapping[str, Any]], table: RoutingTable) -> str:
 
 
 def _read(
-    pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]], *, edited: set[str]
+    pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]], *, edited: set[str], known: Text | None
 ) -> tuple[Read, set[str]]:
     """Return what they hold, and the names of those that make it up."""
-    found = _loaded(by_name[name][_TABLE])
-    document = found["table"]
-    if _digest(document) != found["digest"]:
+    text = by_name[name][_TABLE]
+    digest = _whole_digest(text)
+    same = known if known is not None and known.digest == digest else None
+    found = {} if same else _loaded(text)
+    document = found.get("table", {})
+    if not same and _digest(document) != found["digest"]:
         refused = f"the ConfigMap {pool.namespace}/{name} was edited: it is not what its digest says"
         return Read(refused=refused), set()
-    wanted = {shard_name(pool.name, i): digest for i, digest in enumerate(found["shards"])}
-    for shard, digest in wanted.items():
-        text = by_name.get(shard, {}).get(_TENANTS)
-        if text is None or _text_digest(text) != digest:
+    digests = same.shards if same else tuple(found["shards"])
+    wanted = {shard_name(pool.name, i): digest for i, digest in enumerate(digests)}
+    for shard, told in wanted.items():
+        tenants = by_name.get(shard, {}).get(_TENANTS)
+        if tenants is None or _text_digest(tenants) != told:
             why = f"the ConfigMap {pool.namespace}/{shard} was edited: it is not what its digest says"
             return Read(refused=why if shard in edited else ""), set()
-    if wanted:
-        tenants = [tenant for shard in wanted for tenant in _tenants(by_name[shard][_TENANTS])]
-        document = {**document, "tenants": sorted(tenants, key=_tenant_key)}
-    table = RoutingTable.model_validate_json(json.dumps(document))
+    table = same.table if same else _table(document, [by_name[shard][_TENANTS] for shard in wanted])
     if table.key != pool:
         return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds the table of the pool {table.key}"), set()
     if beyond := _beyond(table):
         return Read(refused=f"the ConfigMap {pool.namespace}/{name} names {beyond}"), set()
-    return Read(table=table), {name, *wanted}
+    return Read(table=table, text=same or Text(digest, table, digests)), {name, *wanted}
+
+
+def _table(document: Json, shards: Sequence[str]) -> RoutingTable:
+    if shards:
+        tenants = [tenant for shard in shards for tenant in _tenants(shard)]
+        document = {**document, "tenants": sorted(tenants, key=_tenant_key)}
+    return RoutingTable.model_validate_json(json.dumps(document))
 
 
 def _line(tenant: Json) -> str:
@@ -275,4 +308,8 @@ def _digest(document: object) -> str:
 
 
 def _text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _whole_digest(text)[:16]
+
+
+def _whole_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import structlog
 
@@ -17,6 +18,8 @@ _log = structlog.get_logger("store")
 _MANY = 50
 """Woken keys above which one LIST is cheaper than so many GETs."""
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
+
+T = TypeVar("T")
 
 Everywhere = None
 """The scope of a LIST in all namespaces."""
@@ -37,8 +40,8 @@ class Changes:
         return bool(self.changed or self.removed)
 
 
-class ObjectStore:
-    """Holds the objects of one kind, by key, in some namespaces or in all of them.
+class ObjectStore(Generic[T]):
+    """Holds what is needed of the objects of one kind, by key, in some namespaces or in all of them.
 
     A namespace that was deleted, or may not be read, holds nothing new, and stops none of the others; it is listed
     again at each resync. When none may be read, that is a failure like others.
@@ -49,6 +52,7 @@ class ObjectStore:
         api: KubeApi,
         resource: Resource,
         *,
+        keep: Callable[[JsonObject, T | None], T],
         namespaces: Collection[str] = (),
         labels: str = "",
         resync: float = 300.0,
@@ -59,13 +63,16 @@ class ObjectStore:
         Args:
             api: the API server.
             resource: the kind.
+            keep: gives what is held of an object, after what was held of it before; many are kept in a thread.
             namespaces: where; empty: everywhere.
             labels: a label selector, of `key` and `key=value` joined by commas.
             resync: seconds after which everything is listed again.
             clock: gives seconds; never goes back.
         """
-        self.objects: dict[PoolKey, JsonObject] = {}
-        """The objects as they were read last."""
+        self.objects: dict[PoolKey, T] = {}
+        """What is held of the objects, as they were read last."""
+        self._versions: dict[PoolKey, _Version] = {}
+        self._keep = keep
         self._api = api
         self._resource = resource
         self._scopes: tuple[str | None, ...] = tuple(namespaces) or (Everywhere,)
@@ -85,6 +92,7 @@ class ObjectStore:
         self._why = ""
         self._changed: set[PoolKey] = set()
         self._removed: set[PoolKey] = set()
+        self._written: set[PoolKey] = set()
         self._refreshing = asyncio.Lock()
 
     @property
@@ -99,9 +107,13 @@ class ObjectStore:
         elif self._scopes[0] is Everywhere or key.namespace in self._scopes:
             self._keys.add(key)
 
-    def put(self, item: JsonObject) -> None:
-        """Take an object as the server answered it to a write of ours."""
-        self._put(_key(item), item)
+    def put(self, item: JsonObject) -> T:
+        """Take an object as the server answered it to a write of ours; return what is held of it."""
+        key = _key(item)
+        # What is being read now was perhaps asked for before this write; if it is newer, a watch tells of it.
+        self._written.add(key)
+        self._put(key, item)
+        return self.objects[key]
 
     def due_in(self) -> float:
         """Return the seconds after which a refresh is needed though nothing is woken: to resync, or to try again."""
@@ -122,6 +134,7 @@ class ObjectStore:
         """
         async with self._refreshing:
             scopes, keys = self._take()
+            self._written.clear()
             before = len(self._failed) + len(self._failed_lists)
             read = await asyncio.gather(*(self._list(s) for s in scopes), *(self._get(k) for k in keys))
             self._do_without_refused()
@@ -154,7 +167,7 @@ class ObjectStore:
 
     async def _list(self, scope: str | None) -> bool:
         try:
-            found = {_key(item): item for item in await self._api.list(self._resource, scope, self._labels)}
+            items = await self._api.list(self._resource, scope, self._labels)
         except KubeError as error:
             self._failed_lists.add(scope)
             if not error.retryable:
@@ -164,11 +177,23 @@ class ObjectStore:
         self._unlisted.discard(scope)
         self._refused.discard(scope)
         self._told.discard(scope)
-        for key in [k for k in self.objects if k not in found and scope in (Everywhere, k.namespace)]:
-            self._remove(key)
-        for key, item in found.items():
-            self._put(key, item)
+        listed = set(map(_key, items))
+        kept = await asyncio.to_thread(self._kept, items)
+        for key in [k for k in self.objects if k not in listed and scope in (Everywhere, k.namespace)]:
+            if key not in self._written:
+                self._remove(key)
+        for key, (version, value) in kept.items():
+            if key not in self._written:
+                self._take_in(key, version, value)
         return True
+
+    def _kept(self, items: Sequence[JsonObject]) -> dict[PoolKey, tuple[_Version, T]]:
+        """Return what is to be held of those that are others than before."""
+        return {
+            key: (version, self._keep(item, self.objects.get(key)))
+            for key, version, item in ((_key(item), _version(item), item) for item in items)
+            if self._versions.get(key) != version
+        }
 
     def _do_without_refused(self) -> None:
         """Take what is refused in some namespaces, while others are read, for all that there is to be read."""
@@ -187,6 +212,8 @@ class ObjectStore:
             self._failed.add(key)
             self._why = error.message
             return False
+        if key in self._written:
+            return True
         if found is None or not self._selects(found):
             self._remove(key)
         else:
@@ -198,16 +225,29 @@ class ObjectStore:
         return all(key in labels and value in ("", labels[key]) for key, value in self._wanted.items())
 
     def _put(self, key: PoolKey, item: JsonObject) -> None:
-        known = self.objects.get(key)
-        self.objects[key] = item
-        if known is None or _version(known) != _version(item):
-            self._changed.add(key)
-            self._removed.discard(key)
+        version = _version(item)
+        if self._versions.get(key) != version:
+            self._take_in(key, version, self._keep(item, self.objects.get(key)))
+
+    def _take_in(self, key: PoolKey, version: _Version, value: T) -> None:
+        self.objects[key], self._versions[key] = value, version
+        self._changed.add(key)
+        self._removed.discard(key)
 
     def _remove(self, key: PoolKey) -> None:
+        self._versions.pop(key, None)
         if self.objects.pop(key, None) is not None:
             self._removed.add(key)
             self._changed.discard(key)
+
+
+_Version = tuple[str, str]
+"""An object's uid and resourceVersion."""
+
+
+def whole(item: JsonObject, _before: JsonObject | None) -> JsonObject:
+    """Keep an object as it is."""
+    return item
 
 
 def _key(item: JsonObject) -> PoolKey:
@@ -215,6 +255,6 @@ def _key(item: JsonObject) -> PoolKey:
     return PoolKey(metadata["namespace"], metadata["name"])
 
 
-def _version(item: JsonObject) -> tuple[str, str]:
+def _version(item: JsonObject) -> _Version:
     metadata: Mapping[str, str] = item["metadata"]
     return metadata["uid"], metadata["resourceVersion"]

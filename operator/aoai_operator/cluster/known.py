@@ -1,0 +1,109 @@
+"""What the leader holds of a pool or a tenant: its model, what it refers to and its status, but not the object itself.
+
+A fleet has ten thousand objects, and each of our own writes makes another version of one. So an object whose spec is
+the same keeps its model, and a status that says the same is the same: what follows from them is known by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from aoai_operator.core.api import (
+    AOAIBackendPool,
+    AOAIBackendPoolStatus,
+    Invalid,
+    Parsed,
+    TenantQuota,
+    TenantQuotaStatus,
+    parse,
+    read_status,
+)
+from aoai_operator.core.credentials import reference
+from aoai_operator.core.names import SecretRef
+from aoai_operator.core.table import tls_refs
+from aoai_operator.ports import JsonObject
+
+S = TypeVar("S", AOAIBackendPoolStatus, TenantQuotaStatus)
+
+
+@dataclass(slots=True, eq=False)
+class Known(Generic[S]):
+    """A pool or a tenant as it was read last.
+
+    Attributes:
+        reference: apiVersion, kind and metadata, as far as an Event about it needs them.
+        parsed: the resource, or what is wrong with it.
+        generation: the one of its spec.
+        refs: the entries of Secrets that it refers to.
+        status: what its status says; None for nothing that we could have written.
+    """
+
+    reference: JsonObject
+    parsed: Parsed | Invalid
+    generation: int
+    refs: frozenset[SecretRef]
+    status: S | None
+    _read_of: tuple[object, ...]
+
+    @property
+    def uid(self) -> str:
+        """The object's uid."""
+        uid: str = self.reference["metadata"]["uid"]
+        return uid
+
+    def says(self, status: S) -> bool:
+        """Tell whether its status says this; then it is held once, here and where it was worked out."""
+        if self.status is not status and self.status == status:
+            self.status = status
+        return self.status is status
+
+
+def reading(kind: str, model: type[S]) -> Callable[[JsonObject, Known[S] | None], Known[S]]:
+    """Return what reads objects of a kind, with statuses of a model; see `ObjectStore`."""
+
+    def read(raw: JsonObject, before: Known[S] | None) -> Known[S]:
+        return _known(kind, model, raw, before)
+
+    return read
+
+
+def _known(kind: str, model: type[S], raw: JsonObject, before: Known[S] | None) -> Known[S]:
+    metadata = raw["metadata"]
+    # A generation counts the changes of the spec; of the metadata only annotations are read, and they can change.
+    read_of = (metadata["uid"], metadata["generation"], metadata.get("annotations"), raw["apiVersion"])
+    status = read_status(model, raw.get("status"))
+    about = _reference(kind, raw)
+    if before is not None and before._read_of == read_of:
+        same = before.status if before.status == status else status
+        return Known(about, before.parsed, before.generation, before.refs, same, before._read_of)
+    # `metadata` has much that is the API server's own.
+    parsed = parse({"apiVersion": raw["apiVersion"], "kind": kind, "spec": raw.get("spec"), "metadata": metadata})
+    return Known(about, parsed, metadata["generation"], frozenset(_refs(parsed)), status, read_of)
+
+
+def _reference(kind: str, raw: JsonObject) -> JsonObject:
+    metadata: Mapping[str, str] = raw["metadata"]
+    told = {field: metadata[field] for field in ("namespace", "name", "uid", "resourceVersion")}
+    return {"apiVersion": raw["apiVersion"], "kind": kind, "metadata": told}
+
+
+def _refs(resource: Parsed | Invalid) -> Iterator[SecretRef]:
+    if isinstance(resource, Invalid):
+        return
+    namespace = resource.metadata.namespace
+    if isinstance(resource, TenantQuota):
+        for identity in resource.spec.identities:
+            yield reference(namespace, identity.api_key.secret_ref)
+        return
+    for endpoint in resource.spec.endpoints:
+        yield reference(namespace, endpoint.auth.api_key.secret_ref)
+    if resource.spec.gateway.tls is not None:
+        yield from tls_refs(namespace, resource.spec.gateway.tls.secret_ref.name)
+
+
+KnownPool = Known[AOAIBackendPoolStatus]
+KnownQuota = Known[TenantQuotaStatus]
+read_pool = reading(AOAIBackendPool.KIND, AOAIBackendPoolStatus)
+read_quota = reading(TenantQuota.KIND, TenantQuotaStatus)
