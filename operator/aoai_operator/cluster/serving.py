@@ -253,7 +253,7 @@ class Serving:
         for pool, table in self.tables.items():
             before = self._served.get(pool)
             until = self._held.get(pool, now + _SECRETS_WITHIN)
-            if table is before or not self._secrets.unread(table.refs()) or (self.ready.is_set() and until <= now):
+            if table is before or not self._secrets.unread(table.refs) or (self.ready.is_set() and until <= now):
                 served[pool] = table
                 continue
             held[pool] = until
@@ -265,4 +265,4 @@ class Serving:
 
 def _refs(*known: Mapping[PoolKey, RoutingTable]) -> set[SecretRef]:
     """Return the entries of Secrets that tables refer to."""
-    return {ref for tables in known for table in tables.values() for ref in table.refs()}
+    return {ref for tables in known for table in tables.values() for ref in table.refs}

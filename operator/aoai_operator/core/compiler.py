@@ -10,13 +10,15 @@ The steps, in the order in which they run:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from aoai_operator.core.api import (
     AOAIBackendPool,
     AOAIBackendPoolStatus,
+    TenantQuota,
     TenantQuotaStatus,
 )
 from aoai_operator.core.conditions import ConditionReason
@@ -29,6 +31,8 @@ from aoai_operator.core.status import pool_status, quota_status
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.tenants import TenantsStep, still_tenants
 from aoai_operator.core.world import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Compiler:
         self._tables: Memo[tuple[RoutingTable | None, list[Finding]]] = Memo()
         self._pool_statuses: Memo[AOAIBackendPoolStatus] = Memo()
         self._quota_statuses: Memo[TenantQuotaStatus] = Memo()
+        self._all_quota_statuses: Memo[dict[PoolKey, TenantQuotaStatus]] = Memo()
         self._overrides = Overrides()
         self._observed: dict[PoolKey, object] = {}
 
@@ -75,8 +80,9 @@ class Compiler:
         findings += _taken(world)
         wrong = _by_object(findings)
         pool_statuses = self._of_pools(world, pools, tables, wrong)
-        quota_statuses = self._of_quotas(world, wrong)
-        for memo in (self._refs, self._tables, self._pool_statuses, self._quota_statuses):
+        of_quotas = {key: found for (kind, key), found in wrong.items() if kind == TenantQuota.KIND}
+        quota_statuses = self._of_quotas(world, of_quotas)
+        for memo in (self._refs, self._tables, self._pool_statuses):
             memo.sweep()
         return Compiled(tables, pool_statuses, quota_statuses, tuple(findings))
 
@@ -88,7 +94,12 @@ class Compiler:
         # Why a Secret is missing depends on all others, and what a certificate is worth on the time.
         news = object() if None in values or pool.spec.gateway.tls else None
         inputs = (pool, hostnames, tenants, values, news)
-        return self._tables.of(pool.key, inputs, lambda: pool_table(world, pool, hostnames, tenants))
+
+        def make() -> tuple[RoutingTable | None, list[Finding]]:
+            table, found = pool_table(world, pool, hostnames, tenants)
+            return (_still(world.last_good.get(pool.key), lambda: table), found) if table else (None, found)
+
+        return self._tables.of(pool.key, inputs, make)
 
     def _of_pools(
         self,
@@ -106,20 +117,28 @@ class Compiler:
             parts, before = world.programming.get(key, ()), world.pool_statuses.get(key)
             since = _since(before, self._pool_statuses.last(key), world.now)
             inputs = (pool, table, found, parts, before, since, self._observed.get(key))
-            make = partial(pool_status, world, pool, table, found)
+            make = partial(_still, before, partial(pool_status, world, pool, table, found))
             statuses[key] = self._pool_statuses.of(key, inputs, make)
         return statuses
 
-    def _of_quotas(
-        self, world: World, wrong: Mapping[tuple[str, PoolKey], list[Finding]]
-    ) -> dict[PoolKey, TenantQuotaStatus]:
+    def _of_quotas(self, world: World, wrong: Mapping[PoolKey, list[Finding]]) -> Mapping[PoolKey, TenantQuotaStatus]:
+        before = world.quota_statuses
+        # Statuses that follow themselves, of which nothing changed, stay, and there are ten thousand of them.
+        inputs = (world.quotas, wrong, before, None if before is self._all_quota_statuses.last("") else world.now)
+        found = self._all_quota_statuses.of("", inputs, lambda: self._of_each_quota(world, wrong))
+        self._all_quota_statuses.sweep()
+        return found
+
+    def _of_each_quota(self, world: World, wrong: Mapping[PoolKey, list[Finding]]) -> dict[PoolKey, TenantQuotaStatus]:
         statuses = {}
         for quota in world.quotas:
             key = quota.key
-            found = wrong.get((quota.KIND, key), [])
+            found = wrong.get(key, [])
             before = world.quota_statuses.get(key)
             inputs = (quota, found, before, _since(before, self._quota_statuses.last(key), world.now))
-            statuses[key] = self._quota_statuses.of(key, inputs, partial(quota_status, world, quota, found))
+            make = partial(_still, before, partial(quota_status, world, quota, found))
+            statuses[key] = self._quota_statuses.of(key, inputs, make)
+        self._quota_statuses.sweep()
         return statuses
 
 
@@ -150,6 +169,12 @@ def _taken(world: World) -> Iterator[Finding]:
             message=f"the ConfigMap {key.namespace}/{name} is there already, and belongs to no pool",
             mend="delete or rename it, or give the pool another name",
         )
+
+
+def _still(before: T | None, make: Callable[[], T]) -> T:
+    """Return what is made, and where that is what was there before, the very same: it is held once."""
+    made = make()
+    return before if before == made and before is not None else made
 
 
 def _since(before: object, last: object, now: int) -> int | None:

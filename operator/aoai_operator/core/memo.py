@@ -24,6 +24,9 @@ class Memo(Generic[T]):
         if known is None or known[0] != inputs:
             made = make()
             known = (inputs, known[1] if known is not None and known[1] == made else made)
+        elif known[0] is not inputs:
+            # Equal ones may be other objects now, and will then be compared by identity again.
+            known = (inputs, known[1])
         self._used[key] = known
         return known[1]
 

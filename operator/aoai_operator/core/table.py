@@ -151,9 +151,10 @@ class RoutingTable(_Part):
         return content_hash(self.model_dump(mode="json"))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy, whose revision is its own."""
+        """Return a copy, whose revision and references are its own."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("revision", None)
+        for known in ("revision", "refs"):
+            copied.__dict__.pop(known, None)
         return copied
 
     @property
@@ -161,16 +162,16 @@ class RoutingTable(_Part):
         """The entries of its serving certificate and key, none when it is served by HTTP."""
         return tls_refs(self.namespace, self.tls_secret) if self.tls_secret else ()
 
+    @cached_property
     def refs(self) -> frozenset[SecretRef]:
-        """Return every entry of a Secret that it refers to."""
+        """Every entry of a Secret that it refers to."""
         keys = (ref for tenant in self.tenants for ref in tenant.api_keys)
         return frozenset((*(e.credential for e in self.endpoints), *keys, *self.tls_refs))
 
     @property
     def secret_refs(self) -> tuple[SecretRef, ...]:
         """Every entry of a Secret that it refers to, once, in a stable order."""
-        refs = {e.credential for e in self.endpoints} | {ref for t in self.tenants for ref in t.api_keys}
-        return tuple(sorted(refs.union(self.tls_refs)))
+        return tuple(sorted(self.refs))
 
     def endpoint(self, name: str) -> Endpoint:
         """Return the endpoint of that name; KeyError when there is none."""

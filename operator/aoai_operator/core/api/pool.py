@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -358,7 +359,7 @@ class AOAIBackendPool(Model):
     metadata: ObjectMeta
     spec: Annotated[AOAIBackendPoolSpec, Field(json_schema_extra=SPEC_RULES)]
 
-    @property
+    @cached_property
     def key(self) -> PoolKey:
         """The pool's key "namespace/name"."""
         return PoolKey(self.metadata.namespace, self.metadata.name)

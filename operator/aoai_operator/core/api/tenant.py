@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -76,7 +77,7 @@ class TenantQuota(Model):
     metadata: ObjectMeta
     spec: TenantQuotaSpec
 
-    @property
+    @cached_property
     def key(self) -> PoolKey:
         """The tenant's key "namespace/name"."""
         return PoolKey(self.metadata.namespace, self.metadata.name)
