@@ -189,7 +189,14 @@ class Serving:
                 self._texts[pool] = found.text
             self._as_applied[pool] = (found.table.revision if found.table else "", found.owner)
             if found.refused and self._refused.get(pool) != found.refused:
-                _log.error("a routing table is refused, its last good one serves", pool=str(pool), why=found.refused)
+                if pool in self.tables:
+                    _log.error(
+                        "a routing table is refused, its last good one serves", pool=str(pool), why=found.refused
+                    )
+                else:
+                    _log.error(
+                        "a routing table is refused, and none was good before", pool=str(pool), why=found.refused
+                    )
             self._refused[pool] = found.refused
 
     def _read_all(self, present: Mapping[PoolKey, Sequence[JsonObject]]) -> dict[PoolKey, configmaps.Read]:
