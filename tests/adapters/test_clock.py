@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from aoai_operator.adapters.clock import SteadyClock
+from aoai_operator.adapters.clock import SteadyClock, elapsed
 from aoai_operator.core.table import Throttling
 from aoai_operator.core.throttle import Throttle, refused
 
@@ -37,3 +39,12 @@ def test_a_throttle_lasts_as_long_as_it_should_when_the_clock_is_set(step: int) 
     assert throttle.active(now())
     machine.run(1)
     assert not throttle.active(now())
+
+
+def test_the_time_for_which_the_machine_slept_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux; while it sleeps the others go on, and a Lease runs out."""
+    passed = {time.CLOCK_MONOTONIC: 77 * SECOND, time.CLOCK_BOOTTIME: 77 * SECOND}
+    monkeypatch.setattr(time, "clock_gettime_ns", passed.__getitem__)
+    assert elapsed() == 77
+    passed[time.CLOCK_BOOTTIME] += HOUR
+    assert elapsed() == 77 + 3600

@@ -13,7 +13,7 @@ from ssl import SSLError
 import structlog
 from prometheus_client import disable_created_metrics
 
-from aoai_operator.adapters.clock import SteadyClock
+from aoai_operator.adapters.clock import SteadyClock, elapsed
 from aoai_operator.adapters.grpc_server import ServerCertificate, serving, serving_tls
 from aoai_operator.adapters.http import Checks, serve_http
 from aoai_operator.adapters.identity import Identities
@@ -105,6 +105,7 @@ class _Operator:
             identity=settings.identity,
             address=settings.address,
             timing=LeaseTiming.lasting(settings.lease_duration),
+            clock=elapsed,
         )
         self._fenced = Fenced(api, self._election)
         self._drive_envoys(api)

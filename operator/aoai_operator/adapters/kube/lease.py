@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +33,8 @@ _USUAL = 1.25
 """Longest time between two looks that is believed, in pauses."""
 _CHANGED = frozenset({404, 409})
 """What the server answers to a write of a Lease that is not as it was seen."""
+_LOOK = 0.25
+"""Seconds between two looks at the clock during a write."""
 _SAFETY = 1.0
 """Seconds before a takeover is possible at which every write has been given up: clocks do not run equally fast."""
 
@@ -83,7 +84,7 @@ class Election:
         identity: str,
         address: str = "",
         timing: LeaseTiming = LeaseTiming(),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Take part in nothing yet: see run.
@@ -94,7 +95,7 @@ class Election:
             identity: this replica's name. Something is added to it, so that a restarted process is another candidate.
             address: where peers reach this replica.
             timing: see there.
-            clock: gives seconds; never goes back.
+            clock: gives seconds; never goes back, and goes on while the machine is suspended: others go on then.
             wall: gives the time that people see in the Lease; nothing depends on it.
         """
         self.identity = f"{identity}_{uuid.uuid4().hex[:8]}"
@@ -140,10 +141,30 @@ class Election:
         if not self.valid():
             raise NotLeadingError
         try:
-            async with asyncio.timeout(self._left(self._timing.duration - _SAFETY)):
+            async with self._within(self._left(self._timing.duration - _SAFETY)):
                 yield
         except TimeoutError:
             raise NotLeadingError from None
+
+    @asynccontextmanager
+    async def _within(self, seconds: float) -> AsyncIterator[None]:
+        """Limit the block by our own clock too: the event loop's stands still while the machine is suspended."""
+        loop, end = asyncio.get_running_loop(), self._clock() + seconds
+        looking: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal looking
+            if self._clock() < end:
+                looking = loop.call_later(_LOOK, look)
+            elif not limit.expired():
+                limit.reschedule(loop.time())
+
+        async with asyncio.timeout(seconds) as limit:
+            looking = loop.call_later(_LOOK, look)
+            try:
+                yield
+            finally:
+                looking.cancel()
 
     async def run(self) -> None:
         """Take part until cancelled. Cancelling does not give the Lease back: see release."""
