@@ -12,9 +12,11 @@ import pytest
 
 from aoai_operator.adapters.kube.bridge import Bridge, BridgeError, Wake, Watched
 from aoai_operator.adapters.kube.client import Kube
+from aoai_operator.adapters.kube.marks import Marks
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, QUOTAS
 from aoai_operator.adapters.kube.watching import Watcher
 from aoai_operator.core.names import PoolKey
+from aoai_operator.ports import JsonObject
 from support.cluster.control_plane import ControlPlane
 from support.kube import CRDS, Forwarder, config_map, forget, pool
 from support.waiting import eventually
@@ -117,6 +119,61 @@ async def test_a_change_wakes_and_a_status_does_not(
         "aoai-operator",
         "aoai-operator-status",
     }
+
+
+async def test_of_objects_only_their_metadata_are_listed_and_watched(
+    plane: ControlPlane, api: Kube, woken: Woken, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, JsonObject]] = []
+
+    def tell(way: str, item: JsonObject) -> None:
+        if item["metadata"]["namespace"] == namespace:
+            seen.append((way, item))
+
+    listed, news = Marks.listed, Marks.news
+
+    def spy_listed(self: Marks, item: JsonObject) -> None:
+        tell("listed", item)
+        listed(self, item)
+
+    def spy_news(self: Marks, item: JsonObject, *, deleted: bool) -> bool:
+        tell("deleted" if deleted else "changed", item)
+        return news(self, item, deleted=deleted)
+
+    monkeypatch.setattr(Marks, "listed", spy_listed)
+    monkeypatch.setattr(Marks, "news", spy_news)
+    await api.apply(POOLS, pool("chat", namespace))
+    await api.apply(CONFIG_MAPS, config_map("chat-routing", namespace, labels=LABELS, a="1"))
+    chat, routing = PoolKey(namespace, "chat"), PoolKey(namespace, "chat-routing")
+    async with watching(api, woken, plane.kubeconfig, namespace):
+        await eventually(lambda: len(seen) == 2)
+        await api.apply(POOLS, pool("chat", namespace, labels={"team": "a"}))
+        await api.apply(CONFIG_MAPS, config_map("chat-routing", namespace, labels=LABELS, a="2"))
+        await eventually(lambda: woken.of(chat) == woken.of(routing) == 1)
+        await api.delete(POOLS, chat)
+        await api.delete(CONFIG_MAPS, routing)
+        await eventually(lambda: woken.of(chat) == woken.of(routing) == 2)
+    assert sorted((way, item["metadata"]["name"]) for way, item in seen) == [
+        (way, name) for way in ("changed", "deleted", "listed") for name in ("chat", "chat-routing")
+    ]
+    assert all(item.keys() <= {"apiVersion", "kind", "metadata"} for _, item in seen)
+
+
+async def test_a_namespace_of_many_objects_is_watched_from_the_last_page_on(
+    plane: ControlPlane, api: Kube, woken: Woken, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aoai_operator.adapters.kube.watching._PAGE", 2)
+    names = [f"chat-{number}" for number in range(5)]
+    for name in names:
+        await api.apply(POOLS, pool(name, namespace))
+    async with watching(api, woken, plane.kubeconfig, namespace):
+        for name in names:
+            status = {"metadata": {"name": name, "namespace": namespace}, "status": {"observedGeneration": 1}}
+            await api.apply(POOLS, status, status=True)
+        for name in names:
+            await api.apply(POOLS, pool(name, namespace, labels={"team": "a"}))
+        await eventually(lambda: all(woken.of(PoolKey(namespace, name)) for name in names))
+        assert all(woken.of(PoolKey(namespace, name)) == 1 for name in names), "all pages were noted"
 
 
 async def test_every_change_of_our_config_maps_wakes_and_no_other_is_watched(

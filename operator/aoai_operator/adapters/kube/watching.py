@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import kopf
 from kubernetes.aio.client.rest import RESTClientObject
 from yarl import URL
 
-from aoai_operator.adapters.kube.access import authorization, configuration
+from aoai_operator.adapters.kube.access import authorization, configuration, said
 from aoai_operator.adapters.kube.marks import Marks
 from aoai_operator.core.names import PoolKey
 from aoai_operator.ports import Resource
@@ -24,6 +24,13 @@ _LAST = 1.0
 """Seconds that kopf has after its end to end."""
 _CANCELS = 20
 _CLOSINGS, _CLOSING = 100, 0.01
+_PAGE = 500
+"""Objects in one answer of a list."""
+_IDLE = 0.01
+"""Seconds for which kopf keeps a task, a queue and the last event of an object without news. At 0 it would spin."""
+_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json"
+_WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json"
+"""What is asked for: of the objects, their metadata alone (Kubernetes, API concepts, "Metadata-only fetches")."""
 _LOGIN_FIRST, _LOGIN_LONGEST = 1.0, 30.0
 
 
@@ -132,13 +139,12 @@ class Watcher:
         settings.networking.request_timeout = 60
         settings.networking.error_backoffs = (1, 2, 3, 5)
         settings.watching.server_timeout = 600
-        settings.watching.chunk_size = 500
-        settings.queueing.idle_timeout = 1.0
+        settings.watching.chunk_size = _PAGE
+        settings.queueing.idle_timeout = _IDLE
         settings.queueing.exit_timeout = 0.5
         # Nothing of this is ever written; were it, it should not pass for another kopf operator's.
         settings.persistence.finalizer = f"{_PREFIX}/operator"
-        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=_PREFIX, v1=False)
-        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=_PREFIX, v1=False)
+        settings.persistence.progress_storage = settings.persistence.diffbase_storage = _Nothing()
         # kopf would kill the process at the end of this time; who runs us decides that.
         settings.process.ultimate_exiting_timeout = None
         for resource, (labels, _) in self._kinds.items():
@@ -162,9 +168,6 @@ class Watcher:
     def _handler(self, resource: Resource, *, quiet: bool) -> Any:
         async def event(event: Mapping[str, Any], **_: Any) -> None:
             item = event["object"]
-            if event["type"] is None:
-                self._marks.listed(item)
-                return
             if self._marks.news(item, deleted=event["type"] == "DELETED") or not quiet:
                 metadata = item["metadata"]
                 self._changed(resource, PoolKey(metadata["namespace"], metadata["name"]), metadata["uid"])
@@ -187,11 +190,16 @@ class Watcher:
         ) -> aiohttp.ClientResponse:
             if (value := await authorization(config)) is not None:
                 request.headers["Authorization"] = value
-            response = await handler(request)
+            query = request.url.query
+            if (scope := scopes.get(request.url.path)) is not None:
+                request.headers["Accept"] = _WATCH if "watch" in query else _LIST
+            try:
+                response = await handler(request)
+            except aiohttp.ClientHttpProxyError as error:
+                raise aiohttp.ClientConnectionError(said(error)) from None
             if response.ok:
                 self._login_pause = 0.0
-                scope = scopes.get(request.url.path)
-                if scope is not None and not {"watch", "continue"} & request.url.query.keys():
+                if scope is not None and not {"watch", "continue"} & query.keys():
                     self._listed(scope)
             return response
 
@@ -200,8 +208,8 @@ class Watcher:
                 ssl=RESTClientObject(config).ssl_context, limit=0, socket_factory=self._socket
             ),
             proxy=config.proxy,
-            trust_env=config.proxy is None,
             middlewares=(middleware,),
+            response_class=_emptied(scopes, self._marks.listed),
         )
         self._sessions.append(session)
         return kopf.AiohttpSession(server=config.host, aiohttp_session=session)
@@ -215,6 +223,47 @@ class Watcher:
                 within = f"/namespaces/{namespace}" if namespace else ""
                 found[f"{base}{root}{within}/{resource.plural}"] = Scope(resource, namespace)
         return found
+
+
+def _emptied(paths: Container[str], listed: Callable[[Mapping[str, Any]], None]) -> type[aiohttp.ClientResponse]:
+    """Return what keeps the objects of lists from kopf: of each it would make a task, an event and a memory for good.
+
+    A list of metadata that is empty has null for its objects besides, on which kopf fails.
+    """
+
+    class Response(aiohttp.ClientResponse):
+        async def json(self, **options: Any) -> Any:
+            found = await super().json(**options)
+            if self.ok and self.url.path in paths:
+                for item in found["items"] or ():
+                    listed(item)
+                found["items"] = []
+            return found
+
+    return Response
+
+
+class _Nothing(kopf.DiffBaseStorage, kopf.ProgressStorage):
+    """Remembers nothing of an object.
+
+    kopf compares each object with what it was, for handlers that we do not have: its own storages copy the object
+    deeply at every event for that.
+    """
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return {}
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None: ...
+
+    def purge(self, **_: Any) -> None: ...
+
+    def touch(self, **_: Any) -> None: ...
 
 
 async def _cancel_all() -> None:
