@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
+from aiohttp import ClientHttpProxyError
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
@@ -21,7 +24,8 @@ async def configuration(kubeconfig: Path | None) -> Configuration:
     """Return how to call the API server; to be used in one event loop.
 
     Without a file, the pod's service account is used, or else $KUBECONFIG, or ~/.kube/config. Tokens are read again
-    while it is used: those of service accounts are replaced every hour.
+    while it is used: those of service accounts are replaced every hour. The proxy is the kubeconfig's, or else
+    that of the environment: HTTPS_PROXY, unless NO_PROXY names the server's host.
 
     Raises:
         AccessError: see there.
@@ -40,6 +44,7 @@ async def configuration(kubeconfig: Path | None) -> Configuration:
     except (ConfigException, OSError) as error:
         where = "the pod's service account or $KUBECONFIG" if kubeconfig is None else str(kubeconfig)
         raise AccessError(f"{where} gives no access to an API server: {error}") from error
+    config.proxy = config.proxy or _proxy(config.host)
     return config
 
 
@@ -47,6 +52,21 @@ async def authorization(config: Configuration) -> str | None:
     """Return the present value of the header Authorization."""
     value: str | None = await config.get_api_key_with_prefix("BearerToken")
     return value
+
+
+def said(error: Exception) -> str:
+    """Return the words of a call's error; those of a proxy's refusal would quote its address, with the password."""
+    if isinstance(error, ClientHttpProxyError):
+        return f"the proxy answers with HTTP status {error.status}: {error.message}"
+    return str(error)
+
+
+def _proxy(server: str) -> str | None:
+    """Return the environment's proxy. aiohttp would look for it, and for a password in ~/.netrc, at each call."""
+    url = urlsplit(server)
+    if not url.hostname or proxy_bypass(url.hostname):
+        return None
+    return getproxies().get(url.scheme)
 
 
 async def _from_file(config: Configuration, file: Path | None) -> None:

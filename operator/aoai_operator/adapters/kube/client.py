@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import ApiClient
 
-from aoai_operator.adapters.kube.access import authorization, configuration
+from aoai_operator.adapters.kube.access import authorization, configuration, said
 from aoai_operator.adapters.kube.resources import LEASES
 from aoai_operator.core.names import PoolKey
 from aoai_operator.ports import JsonObject, KubeError, KubeObserver, Resource
@@ -72,7 +72,7 @@ class Kube:
             AccessError: there are none.
         """
         client = ApiClient(await configuration(kubeconfig))
-        client.rest_client.pool_manager = _session(client.configuration, client.rest_client.ssl_context)
+        client.rest_client.pool_manager = _session(client.rest_client.ssl_context)
         try:
             yield cls(client, observer=observer, within=within)
         finally:
@@ -178,7 +178,7 @@ class Kube:
             except (aiohttp.ClientError, OSError) as error:
                 result = "Unreachable"
                 # Only its words: the exception itself holds the request with its headers.
-                raise KubeError(0, result, f"the API server cannot be reached: {error}") from None
+                raise KubeError(0, result, f"the API server cannot be reached: {said(error)}") from None
             finally:
                 if self._observer is not None:
                     seconds = time.monotonic() - begun
@@ -208,9 +208,8 @@ class Kube:
             answer.response.close()
 
 
-def _session(config: Configuration, trust: Any) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(ssl=trust, limit=0, socket_factory=_socket)
-    return aiohttp.ClientSession(connector=connector, trust_env=config.proxy is None)
+def _session(trust: Any) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust, limit=0, socket_factory=_socket))
 
 
 def _socket(address: Any) -> socket.socket:
