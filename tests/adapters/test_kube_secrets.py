@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 
@@ -126,3 +127,48 @@ async def test_an_entry_that_is_named_later_is_read_before_it_counts(reading: Re
     assert reading.reader.values[KEY].reveal() == "a"
     await eventually(lambda: not reading.reader.unread([OTHER]))
     assert reading.reader.values[OTHER].reveal() == "b"
+
+
+async def test_what_is_known_is_another_mapping_after_a_change_and_the_same_without(reading: Reading) -> None:
+    reading.server.put(KEY, "a")
+    reading.server.put(ELSEWHERE, "b")
+    reading.reader.want("tables", [KEY, ELSEWHERE])
+    await reading.reader.settled()
+    before = reading.reader.values
+    await reading.again()
+    assert reading.reader.values is before
+    reading.server.put(KEY, "new")
+    await reading.again()
+    await eventually(lambda: reading.reader.values is not before)
+    assert {ref: value.reveal() for ref, value in reading.reader.values.items()} == {KEY: "new", ELSEWHERE: "b"}
+    assert before[KEY].reveal() == "a", "what somebody holds stays as it is"
+
+
+async def test_many_secrets_are_read_again_at_ten_a_second(reading: Reading) -> None:
+    refs = [SecretRef("ns", f"keys-{number}", "one") for number in range(1000)]
+    for ref in refs:
+        reading.server.put(ref, "a")
+    reading.reader.want("tables", refs)
+    await reading.reader.settled()
+    reading.reader.refresh()
+    await eventually(lambda: reading.server.asked == 2000)
+    reading.now += 79
+    reading.reader.want("world", refs[:1])  # has it look what is due
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert reading.server.asked == 2000, "none is read again after less than 80 s"
+    reading.now += 21.1
+    reading.reader.want("world", refs[:2])
+    await eventually(lambda: reading.server.asked >= 3000)
+
+
+async def test_one_that_fails_among_many_is_tried_again_soon(reading: Reading) -> None:
+    refs = [SecretRef("ns", f"keys-{number}", "one") for number in range(1000)]
+    for ref in refs:
+        reading.server.put(ref, "a")
+    reading.server.fail(refs[0], AWAY)
+    reading.reader.want("tables", refs)
+    await eventually(lambda: not reading.reader.unread(refs[1:]))
+    reading.server.fail(refs[0], None)
+    reading.now += 1
+    await eventually(lambda: not reading.reader.unread(refs))

@@ -22,9 +22,10 @@ _log = structlog.get_logger("secrets")
 _AT_ONCE = 8
 _EARLY = 0.2
 """Largest part of the interval by which a reading is early, so that they spread."""
-_RATE = 50.0
-"""Most Secrets a second that are read again; with more than 50 * interval of them, the interval is longer."""
-_RETRY = 1.0
+_RATE = 10.0
+"""Most Secrets a second that are read again; with more than 10 * interval of them, the interval is longer."""
+_RETRY, _RETRY_RATE = 1.0, 50.0
+"""Seconds until one that could not be read is tried again, and most of them a second."""
 _TOGETHER = 0.2
 _PATIENCE = 10.0
 """Seconds for which one Secret may fail, while others are answered, until it counts as one that cannot be read."""
@@ -32,7 +33,7 @@ _NOT_PRINTABLE = "\ufffd"
 
 
 class SecretReader:
-    """Keeps the wanted entries of Secrets, each Secret read again after `interval` seconds.
+    """Keeps the wanted entries of Secrets, each Secret read again after `interval` seconds, or at 10 of them a second.
 
     Of other entries of the same Secrets only the names are kept, with empty values: they help to say what is wrong.
     A Secret that is gone has no entries; one that cannot be read keeps those that it had.
@@ -64,8 +65,15 @@ class SecretReader:
         self._woken = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
-        self.values: Mapping[SecretRef, SecretValue] = {}
+        self._values: Mapping[SecretRef, SecretValue] | None = {}
+
+    @property
+    def values(self) -> Mapping[SecretRef, SecretValue]:
         """What is known now; another mapping after each change."""
+        # Put together when it is asked for: at a start a thousand Secrets change before anybody does.
+        if self._values is None:
+            self._values = {ref: value for entries in self._entries.values() for ref, value in entries.items()}
+        return self._values
 
     def want(self, who: str, refs: Iterable[SecretRef]) -> None:
         """Take all entries that somebody wants from now on; who wants them is only told apart by name."""
@@ -154,16 +162,14 @@ class SecretReader:
             # Whoever asks while it is being read has it read once more.
             # The first time after anything up to the interval: what begins together does not stay together.
             least = 1 - _EARLY if key in self._tried else 0.0
-            at = self._due[key] = self._clock() + self._spread(self._interval) * random.uniform(least, 1)  # noqa: S311
+            interval = max(self._interval, len(self._due) / _RATE)
+            at = self._due[key] = self._clock() + interval * random.uniform(least, 1)  # noqa: S311
             try:
                 found = await self._api.get(SECRETS, key)
             except KubeError as error:
                 self._failed(key, at, error)
             else:
                 self._take(key, at, found)
-
-    def _spread(self, seconds: float) -> float:
-        return max(seconds, len(self._due) / _RATE)
 
     def _failed(self, key: PoolKey, at: float, error: KubeError) -> None:
         if key not in self._due:
@@ -172,7 +178,7 @@ class SecretReader:
             _log.warning("a Secret cannot be read, what was read last stays in use", secret=str(key), why=error.message)
         since = self._failing.setdefault(key, self._clock())
         if self._due[key] == at and error.retryable:
-            self._due[key] = self._clock() + self._spread(min(_RETRY, self._interval))
+            self._due[key] = self._clock() + max(min(_RETRY, self._interval), len(self._failing) / _RETRY_RATE)
         if (not error.retryable or self._answered_at - since > _PATIENCE) and key not in self._tried:
             self._tried.add(key)
             self._changed()
@@ -197,12 +203,12 @@ class SecretReader:
             self._changed()
 
     def _replace(self, key: PoolKey, entries: dict[SecretRef, SecretValue]) -> None:
-        """Take the entries of one Secret; to collect those of all of them at each would take seconds at a start."""
+        """Take the entries of one Secret."""
         before = self._entries.pop(key, {})
         if entries:
             self._entries[key] = entries
         if before != entries:
-            self.values = {ref: value for ref, value in self.values.items() if ref not in before} | entries
+            self._values = None
 
 
 def _name(ref: SecretRef) -> PoolKey:
