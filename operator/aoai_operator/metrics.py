@@ -94,6 +94,7 @@ class Metrics:
             ("pool",),
             registry=registry,
         )
+        self._expiring: frozenset[PoolKey] = frozenset()
         self._restarts = Counter("aoai_envoy_restarts", "Deaths of the Envoy child.", registry=registry)
         self._leader = Gauge(
             "aoai_leader", "1 on the replica that compiles, probes and writes, 0 on the others.", registry=registry
@@ -124,7 +125,10 @@ class Metrics:
 
     def certificates(self, expiries: Mapping[PoolKey, int]) -> None:
         """Show when the pools' serving certificates end; times are milliseconds of the Unix epoch."""
-        self._expiries.clear()
+        # One that stays is never gone in between: the metrics are read in another thread.
+        for key in self._expiring - expiries.keys():
+            self._expiries.remove(str(key))
+        self._expiring = frozenset(expiries)
         for key, moment in expiries.items():
             self._expiries.labels(str(key)).set(moment / 1000)
 

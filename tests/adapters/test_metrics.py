@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aoai_operator.core.accesslog import Answer, Attempt, Usage
 from aoai_operator.core.envoy.snapshot import TypeUrl
+from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
 from aoai_operator.core.proxies import Proxy
 from aoai_operator.core.table import Tenant
@@ -177,3 +178,18 @@ def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
         shown[name] = (metric.type, {label for sample in metric.samples for label in sample.labels} - {"le"})
     assert told == shown
     assert len(rows) == len(told)
+
+
+def test_only_pools_with_a_certificate_show_when_it_ends() -> None:
+    meters, other = Metrics(), PoolKey("ns", "other")
+
+    def shown(key: PoolKey) -> float | None:
+        return meters.registry.get_sample_value("aoai_certificate_expires_seconds", {"pool": str(key)})
+
+    meters.certificates({TABLE.key: 2000, other: 3000})
+    assert (shown(TABLE.key), shown(other)) == (2, 3)
+    meters.certificates({TABLE.key: 4000})
+    assert (shown(TABLE.key), shown(other)) == (4, None)
+    meters.certificates({})
+    meters.certificates({other: 5000})
+    assert (shown(TABLE.key), shown(other)) == (None, 5)
