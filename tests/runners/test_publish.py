@@ -43,6 +43,7 @@ class Gateway:
     observations: Observations = field(default_factory=Observations)
     snapshots: list[Snapshot] = field(default_factory=list)
     now: int = 1_000
+    told: dict[PoolKey, tuple[int, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings = GatewaySettings(gateway="default", listen_host="127.0.0.1", listen_port=1)
@@ -52,7 +53,13 @@ class Gateway:
             publish=self.snapshots.append,
             now=lambda: self.now,
             interval=0.001,
+            moved=self.seen,
         )
+
+    def seen(self) -> None:
+        """Look at it as the leader does, which looks again only when it is told to."""
+        of_all = self.publisher.programming(lambda _: Programming(connected=1, programmed=1))
+        self.told = {key: (one.programmed, one.revision) for key, one in of_all.items()}
 
     def want(self, *pools: AOAIBackendPool, **secrets: str) -> None:
         resources = world(*pools, **secrets)
@@ -183,3 +190,23 @@ async def test_what_settled_is_good_even_if_something_was_observed_since(gateway
     await gateway.published(3)
     gateway.refuse(TypeUrl.ROUTE, "default")
     assert set(gateway.publisher.refusals()) == {B}
+
+
+async def test_a_pool_that_is_again_what_it_was_before_a_refusal_is_told_of_though_nothing_is_sent(
+    gateway: Gateway,
+) -> None:
+    gateway.want(pool("a"))
+    await gateway.published(1)
+    gateway.accept()
+    await eventually(lambda: gateway.told)
+    good = gateway.told
+    assert good[A][0] == 1
+    gateway.want(pool("a", url="http://127.0.0.1:10"))
+    await gateway.published(2)
+    gateway.refuse(TypeUrl.CLUSTER, "ns/a/gpt-4o")
+    await gateway.published(3)
+    gateway.accept()
+    await eventually(lambda: gateway.told != good and gateway.told[A][0] == 0)
+    gateway.want(pool("a"))
+    await eventually(lambda: gateway.told == good)
+    assert len(gateway.snapshots) == 3

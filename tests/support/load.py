@@ -38,7 +38,7 @@ class Load:
         """Return when so many more requests were answered."""
         goal = self.answers + requests
         await eventually(lambda: self.answers >= goal or self.errors, what="requests are answered")
-        assert not self.errors
+        assert not self.errors, self.errors[:10]
 
     async def run(self, end: asyncio.Event) -> None:
         """Call until `end`; what is under way is finished."""

@@ -129,6 +129,7 @@ class Publisher:
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
         self._sent: dict[PoolKey, str] = {}
+        self._wanted: dict[PoolKey, str] = {}
         self._versions: set[str] = set()
         self._settled = ""
         self.settled_once = asyncio.Event()
@@ -242,7 +243,10 @@ class Publisher:
             self._hand_over(snapshot)
         self._judge()
         self._acknowledge()
-        if advanced:
+        # A pool that is what it was before a refusal, or before a change that was never sent, is no news to an Envoy.
+        wanted = {key: entry.table.revision for key, entry in self._quarantine.wanted.items()}
+        if advanced or wanted != self._wanted:
+            self._wanted = wanted
             self._moved()
 
     def _snapshot_of(
