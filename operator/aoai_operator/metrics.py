@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -262,36 +263,55 @@ class _Series:
     tokens: dict[str, Counter] = field(default_factory=dict)
 
 
+class _Known:
+    """What the table of one pool knows of label values; worked out when somebody asks."""
+
+    def __init__(self, table: RoutingTable) -> None:
+        self.table = table
+
+    @cached_property
+    def models(self) -> frozenset[str]:
+        return frozenset(m.name for m in self.table.models)
+
+    @cached_property
+    def regions(self) -> Mapping[str, str]:
+        return {e.name: e.region for e in self.table.endpoints}
+
+    @cached_property
+    def tenants(self) -> frozenset[str]:
+        return frozenset(tenant.key for tenant in self.table.tenants)
+
+
 class _Labels:
     """Keeps label values within what the routing tables know."""
 
     def __init__(self) -> None:
-        self._models: set[tuple[str, str]] = set()
-        self._endpoints: dict[tuple[str, str], str] = {}
+        self._pools: dict[str, _Known] = {}
         self._tenants: set[str] = set()
-        self._present: set[tuple[str, str]] = set()
-        self._pools: set[str] = set()
 
     def follow(self, tables: Iterable[RoutingTable]) -> None:
-        tables = list(tables)
-        self._pools = {f"{t.namespace}/{t.name}" for t in tables}
-        self._models = {(f"{t.namespace}/{t.name}", m.name) for t in tables for m in t.models}
-        self._endpoints = {(f"{t.namespace}/{t.name}", e.name): e.region for t in tables for e in t.endpoints}
-        self._present = {(f"{t.namespace}/{t.name}", tenant.key) for t in tables for tenant in t.tenants}
+        before, self._pools = self._pools, {}
+        for table in tables:
+            known = before.get(name := str(table.key))
+            self._pools[name] = known if known is not None and known.table is table else _Known(table)
 
     def route(self, entry: Answer | Attempt) -> tuple[str, str, str, str]:
         """Return pool, model, endpoint and region; empty stays empty."""
-        pool = entry.pool if entry.pool in self._pools else OTHER
-        model = entry.model if not entry.model or (entry.pool, entry.model) in self._models else OTHER
+        known = self._pools.get(entry.pool)
+        if known is None:
+            endpoint = OTHER if entry.endpoint else ""
+            return OTHER, OTHER if entry.model else "", endpoint, endpoint
+        model = entry.model if not entry.model or entry.model in known.models else OTHER
         if not entry.endpoint:
-            return pool, model, "", ""
-        region = self._endpoints.get((entry.pool, entry.endpoint))
-        return (pool, model, OTHER, OTHER) if region is None else (pool, model, entry.endpoint, region)
+            return entry.pool, model, "", ""
+        region = known.regions.get(entry.endpoint)
+        return (entry.pool, model, OTHER, OTHER) if region is None else (entry.pool, model, entry.endpoint, region)
 
     def tenant(self, pool: str, tenant: str) -> str:
         if not tenant or tenant in self._tenants:
             return tenant
-        if (pool, tenant) not in self._present or len(self._tenants) >= MOST_TENANTS:
+        known = self._pools.get(pool)
+        if known is None or tenant not in known.tenants or len(self._tenants) >= MOST_TENANTS:
             return OTHER
         self._tenants.add(tenant)
         return tenant

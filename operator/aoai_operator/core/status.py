@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from aoai_operator.core.api import (
     AOAIBackendPool,
@@ -254,15 +255,28 @@ def conditions_of(
         known = old.get(kind)
         since = known.last_transition_time if known and known.status == word else timestamp(now)
         made.append(
-            Condition.model_validate(
-                {
-                    "type": kind.value,
-                    "status": word,
-                    "observedGeneration": generation,
-                    "lastTransitionTime": since,
-                    "reason": reason.value,
-                    "message": message[:32000],
-                }
+            _condition(
+                kind=kind.value,
+                status=word,
+                generation=generation,
+                since=since,
+                reason=reason.value,
+                message=message[:32000],
             )
         )
     return tuple(made)
+
+
+@lru_cache(maxsize=4096)
+def _condition(*, kind: str, status: str, generation: int, since: str, reason: str, message: str) -> Condition:
+    """Return a condition; ten thousand tenants that are well say the same, and hold it once."""
+    return Condition.model_validate(
+        {
+            "type": kind,
+            "status": status,
+            "observedGeneration": generation,
+            "lastTransitionTime": since,
+            "reason": reason,
+            "message": message,
+        }
+    )

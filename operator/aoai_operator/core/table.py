@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from aoai_operator.core.envoy.snapshot import content_hash
+from aoai_operator.core.frugal import Frugal
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
 
 TLS_ENTRIES = ("tls.crt", "tls.key")
@@ -24,7 +25,7 @@ def tls_refs(namespace: str, name: str) -> tuple[SecretRef, ...]:
     return tuple(SecretRef(namespace, name, key) for key in TLS_ENTRIES)
 
 
-class _Part(BaseModel):
+class _Part(Frugal):
     # While replicas of two versions run side by side, each reads the other's tables: what it does not know it passes
     # over, and a field that is added later needs a default.
     model_config = ConfigDict(frozen=True, extra="ignore")

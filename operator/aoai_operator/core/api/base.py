@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from aoai_operator.core.frugal import Frugal
 
 GROUP = "aoai.dev"
 VERSION = "v1alpha1"
@@ -42,7 +44,7 @@ def camel_case(name: str) -> str:
     return head + "".join(word.capitalize() for word in tail)
 
 
-class Model(BaseModel):
+class Model(Frugal):
     """A frozen part of a resource. Unknown fields are errors, and YAML types are never coerced."""
 
     model_config = ConfigDict(
@@ -197,7 +199,7 @@ class ObjectMeta(Model):
     uid: str = ""
     generation: int = 0
     creation_timestamp: str = ""
-    annotations: dict[str, str] = {}
+    annotations: dict[str, str] = Field(default={})
 
     @property
     def requested_at(self) -> str:
