@@ -77,11 +77,13 @@ class ReviewError(Exception):
 class TokenReviewer(Protocol):
     """Judges service-account tokens."""
 
-    async def __call__(self, token: str, /) -> str | None:
+    async def __call__(self, token: str, caller: str, /) -> str | None:
         """Return the user name, "system:serviceaccount:<namespace>:<name>"; None if the token is not good for us.
 
+        `caller` is the address that shows it, without a port.
+
         Raises:
-            ReviewError: who judges does not answer.
+            ReviewError: who judges does not answer, or is asked too much, by this caller or altogether.
         """
         ...
 

@@ -120,26 +120,26 @@ async def test_a_token_tells_whose_it_is(plane: ControlPlane, line: Line, namesp
     now = 0.0
     reviews = TokenReviews(line, audience="aoai.dev", clock=lambda: now)
     good, other = await token("aoai.dev"), await token("elsewhere")
-    assert await reviews(good) == f"system:serviceaccount:{namespace}:default"
-    assert await reviews(good) == f"system:serviceaccount:{namespace}:default"
+    assert await reviews(good, "ipv4:192.0.2.1") == f"system:serviceaccount:{namespace}:default"
+    assert await reviews(good, "ipv4:192.0.2.1") == f"system:serviceaccount:{namespace}:default"
     assert len(line.calls) == 1
-    assert await reviews(other) is None
-    assert await reviews(await token()) is None
-    assert await reviews("nonsense") is None
-    assert await reviews(plane._token) is None, "an administrator is no service account"
+    assert await reviews(other, "ipv4:192.0.2.1") is None
+    assert await reviews(await token(), "ipv4:192.0.2.1") is None
+    assert await reviews("nonsense", "ipv4:192.0.2.1") is None
+    assert await reviews(plane._token, "ipv4:192.0.2.1") is None, "an administrator is no service account"
     line.calls.clear()
     line.refused = True
-    assert await reviews(good) == f"system:serviceaccount:{namespace}:default"
+    assert await reviews(good, "ipv4:192.0.2.1") == f"system:serviceaccount:{namespace}:default"
     now = 60.0
     with pytest.raises(ReviewError, match="the line is cut"):
-        await reviews(good)
+        await reviews(good, "ipv4:192.0.2.1")
     line.refused = False
     await plane.kubectl("delete", "serviceaccount", "default", "-n", namespace)
 
     async def refused() -> bool:
         nonlocal now
         now += 60
-        return await reviews(good) is None
+        return await reviews(good, "ipv4:192.0.2.1") is None
 
     await eventually(refused, within=40, what="the API server has forgotten its own verdict")
     assert good not in repr(vars(reviews))

@@ -86,7 +86,7 @@ class House:
     def socket(self, audience: Audience) -> Path:
         return self.directory / str(audience).replace("/", "-")
 
-    async def _review(self, token: str) -> str | None:
+    async def _review(self, token: str, _caller: str) -> str | None:
         self.tokens.append(token)
         return self.users.get(token)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,14 @@ _OPTIONS = (
     # Envoy asks the same of us; more often than gRPC's default tolerates.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
-    # A peer's largest message; what is read before it is known who sends it is bounded by this.
-    ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.max_send_message_length", -1),
     # With it, a second server on a port would silently take half of the connections instead of failing.
     ("grpc.so_reuseport", 0),
 )
-
-
+_LARGEST, _LARGEST_UNPROVEN = 16 << 20, 4 << 20
+"""A client's largest message in bytes, which is read before it is known who sends it; and without a certificate."""
+_CALLS = 4096
+"""Calls at one time where clients need no certificate. A sidecar has one, and one more for some moments."""
 _LIFETIME = 3600.0
 _GRACE = 1.0
 """Seconds in which calls may end by themselves once the connection is to end; a stream never does."""
@@ -45,7 +45,7 @@ async def serving(address: str, handlers: Sequence[grpc.GenericRpcHandler[Any, A
     Raises:
         OSError: the address cannot be bound.
     """
-    server = grpc.aio.server(options=_OPTIONS)
+    server = grpc.aio.server(options=(*_OPTIONS, _receiving(_LARGEST)))
     server.add_generic_rpc_handlers(tuple(handlers))
     port = _bound(address, lambda: server.add_insecure_port(address))
     async with _running(server):
@@ -99,8 +99,11 @@ async def serving_tls(
     certificates: str,
     tokens: str | None,
     lifetime: float = _LIFETIME,
+    calls: int = _CALLS,
 ) -> AsyncIterator[TlsPorts]:
     """Serve by TLS while the block runs. Who a client is, and what it may do, is for the services to find out.
+
+    The ports have a server each, so that whoever floods the one for tokens leaves the other one alone.
 
     Args:
         handlers: the services.
@@ -109,6 +112,7 @@ async def serving_tls(
         tokens: "host:port" for clients that prove who they are by a token; None: there are none.
         lifetime: seconds, about, after which a connection is ended, with its streams, so that its client proves
             anew who it is, and learns of a server that was added.
+        calls: how many there may be at one time at the port for tokens; more are refused (RESOURCE_EXHAUSTED).
 
     Raises:
         OSError: an address cannot be bound.
@@ -117,19 +121,21 @@ async def serving_tls(
         ("grpc.max_connection_age_ms", int(lifetime * 1000)),
         ("grpc.max_connection_age_grace_ms", int(_GRACE * 1000)),
     )
-    server = grpc.aio.server(options=(*_OPTIONS, *age))
-    server.add_generic_rpc_handlers(tuple(handlers))
 
-    def bind(address: str, *, client_certificates: bool) -> int:
-        credentials = certificate.credentials(client_certificates=client_certificates)
-        return _bound(address, lambda: server.add_secure_port(address, credentials))
+    @asynccontextmanager
+    async def port(address: str, largest: int, calls: int | None, *, proven: bool) -> AsyncIterator[int]:
+        options = (*_OPTIONS, *age, _receiving(largest))
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
+        server.add_generic_rpc_handlers(tuple(handlers))
+        credentials = certificate.credentials(client_certificates=proven)
+        bound = _bound(address, lambda: server.add_secure_port(address, credentials))
+        async with _running(server):
+            yield bound
 
-    ports = TlsPorts(
-        bind(certificates, client_certificates=True),
-        bind(tokens, client_certificates=False) if tokens else None,
-    )
-    async with _running(server):
-        yield ports
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(port(certificates, _LARGEST, None, proven=True))
+        other = port(tokens, _LARGEST_UNPROVEN, calls, proven=False) if tokens else None
+        yield TlsPorts(one, await stack.enter_async_context(other) if other else None)
 
 
 @asynccontextmanager
@@ -139,6 +145,10 @@ async def _running(server: grpc.aio.Server) -> AsyncIterator[None]:
         yield
     finally:
         await server.stop(None)
+
+
+def _receiving(largest: int) -> tuple[str, int]:
+    return "grpc.max_receive_message_length", largest
 
 
 def _bound(address: str, bind: Callable[[], int]) -> int:

@@ -20,6 +20,7 @@ from aoai_operator.ports import Identify, SnapshotSource, XdsObserver
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _COALESCE = 0.02
 _WARMING = 5.0
+_PATIENCE = 10.0
 
 _log = structlog.get_logger("xds")
 
@@ -40,6 +41,7 @@ class XdsServer:
         opened: Callable[[Audience], None] = lambda _: None,
         coalesce: float = _COALESCE,
         warming: float = _WARMING,
+        patience: float = _PATIENCE,
     ) -> None:
         """Take what to serve and whom to tell.
 
@@ -51,6 +53,7 @@ class XdsServer:
             opened: hears the audience of each proxy that connects, before the source is asked for it.
             coalesce: seconds in which several changes of a gateway become one.
             warming: seconds after which new routes are sent although Envoy has not warmed their clusters.
+            patience: seconds for which a stream may say nothing at its beginning; nobody knows who that is.
         """
         self._source = source
         self._observers = observers
@@ -58,6 +61,7 @@ class XdsServer:
         self._opened = opened
         self._coalesce = coalesce
         self._warming = warming
+        self._patience = patience
         self._streams: dict[str, set[_Connection]] = {}
         self._due: set[str] = set()
         source.watch(self._changed)
@@ -82,7 +86,12 @@ class XdsServer:
             connection.wake.set()
 
     async def _stream(self, requests: AsyncIterator[Any], context: Any) -> None:
-        first = await anext(requests, None)
+        try:
+            async with asyncio.timeout(self._patience):
+                first = await anext(requests, None)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "nothing was asked for")
+            return
         if first is None:
             return
         if not (first.node.id and first.node.cluster):
