@@ -59,7 +59,7 @@ class Gateway:
     def seen(self) -> None:
         """Look at it as the leader does, which looks again only when it is told to."""
         of_all = self.publisher.programming(lambda _: Programming(connected=1, programmed=1))
-        self.told = {key: (one.programmed, one.revision) for key, one in of_all.items()}
+        self.told = {key: (one.programmed, one.revision or "") for key, one in of_all.items()}
 
     def want(self, *pools: AOAIBackendPool, **secrets: str) -> None:
         resources = world(*pools, **secrets)
