@@ -43,7 +43,7 @@ class Gateway:
     observations: Observations = field(default_factory=Observations)
     snapshots: list[Snapshot] = field(default_factory=list)
     now: int = 1_000
-    told: dict[PoolKey, tuple[int, str]] = field(default_factory=dict)
+    told: dict[PoolKey, tuple[int, str | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settings = GatewaySettings(gateway="default", listen_host="127.0.0.1", listen_port=1)
