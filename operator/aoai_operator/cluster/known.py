@@ -20,6 +20,7 @@ from aoai_operator.core.api import (
     parse,
     read_status,
 )
+from aoai_operator.core.api.base import REQUESTED_AT
 from aoai_operator.core.credentials import reference
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import tls_refs
@@ -71,15 +72,17 @@ def reading(kind: str, model: type[S]) -> Callable[[JsonObject, Known[S] | None]
 
 def _known(kind: str, model: type[S], raw: JsonObject, before: Known[S] | None) -> Known[S]:
     metadata = raw["metadata"]
-    # A generation counts the changes of the spec; of the metadata only annotations are read, and they can change.
-    read_of = (metadata["uid"], metadata["generation"], metadata.get("annotations"), raw["apiVersion"])
+    annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k == REQUESTED_AT}
+    # A generation counts the changes of the spec; of the metadata only this annotation is read, and can change.
+    read_of = (metadata["uid"], metadata["generation"], annotations, raw["apiVersion"])
     status = read_status(model, raw.get("status"))
     about = _reference(kind, raw)
     if before is not None and before._read_of == read_of:
         same = before.status if before.status == status else status
         return Known(about, before.parsed, before.generation, before.refs, same, before._read_of)
-    # `metadata` has much that is the API server's own.
-    parsed = parse({"apiVersion": raw["apiVersion"], "kind": kind, "spec": raw.get("spec"), "metadata": metadata})
+    # Annotations can be as long as the object itself: kubectl writes down there what it applied.
+    short = {**metadata, "annotations": annotations}
+    parsed = parse({"apiVersion": raw["apiVersion"], "kind": kind, "spec": raw.get("spec"), "metadata": short})
     return Known(about, parsed, metadata["generation"], frozenset(_refs(parsed)), status, read_of)
 
 
