@@ -79,7 +79,11 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert last.pool_statuses[a] is again.pool_statuses[a]
     tables = [list(outcome.tables.values()) for outcome in (first, last)]
     one, two = (translator(t, before.secrets, before.overrides, GATEWAYS[0]) for t in tables)
-    old, new = one.by_owner[str(a)], two.by_owner[str(a)]
+    old, new = (
+        {(url, r.name): r for url, named in made.resources.items() for r in named.values() if r.owner == str(a)}
+        for made in (one, two)
+    )
+    assert old
     assert all(new[key] is resource for key, resource in old.items())
 
 

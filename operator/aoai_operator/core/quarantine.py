@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
 from aoai_operator.core.names import PoolKey
@@ -55,11 +56,16 @@ class Quarantine(Generic[T]):
     trial: PoolKey | None = None
     blameless: str = ""
 
-    @property
+    @cached_property
     def published(self) -> Mapping[PoolKey, T]:
         """The version of each pool to publish; a pool without any acceptable version is absent."""
         chosen = {key: self.good.get(key) if self._is_held(key) else entry for key, entry in self.wanted.items()}
         return {key: entry for key, entry in chosen.items() if entry is not None}
+
+    @cached_property
+    def revisions(self) -> Mapping[PoolKey, str]:
+        """The revision of each pool that is to be published."""
+        return {key: entry.revision for key, entry in self.published.items()}
 
     def want(self, entries: Mapping[PoolKey, T]) -> Quarantine[T]:
         """Take in what the resources ask for now. A refused pool that changed is tried again."""

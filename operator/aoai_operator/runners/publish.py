@@ -128,7 +128,7 @@ class Publisher:
         self._waiting: list[asyncio.Event] = []
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
-        self._sent: dict[PoolKey, str] = {}
+        self._sent: Mapping[PoolKey, str] = {}
         self._wanted: dict[PoolKey, str] = {}
         self._versions: set[str] = set()
         self._settled = ""
@@ -183,7 +183,7 @@ class Publisher:
         A pool is on no Envoy as it is wanted while it is refused, waits for its turn after a refusal, or is not
         published yet.
         """
-        refusals, published = self.refusals(), _revisions(self._quarantine)
+        refusals, published = self.refusals(), self._quarantine.revisions
         held = {*self._quarantine.waiting, *refusals}
         found = {}
         for key, entry in self._quarantine.wanted.items():
@@ -284,7 +284,7 @@ class Publisher:
             self._move(self._quarantine.rejected(refused.message, owner=owner))
 
     def _moved_on(self) -> bool:
-        return _revisions(self._quarantine) != self._sent
+        return self._quarantine.revisions != self._sent
 
     def _move(self, state: Quarantine[PoolInput]) -> None:
         for key, refusal in state.refused.items():
@@ -295,7 +295,3 @@ class Publisher:
         self._quarantine = state
         if self._moved_on():
             self._wake.set()
-
-
-def _revisions(state: Quarantine[PoolInput]) -> dict[PoolKey, str]:
-    return {key: entry.revision for key, entry in state.published.items()}

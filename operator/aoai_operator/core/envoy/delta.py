@@ -7,10 +7,11 @@ and the comments of `envoy/service/discovery/v3/discovery.proto`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from aoai_operator.core.envoy.generations import Doubts
 from aoai_operator.core.envoy.packed import WILDCARD, PackedResource
 from aoai_operator.core.envoy.snapshot import TypeUrl
 
@@ -92,16 +93,15 @@ class Subscription:
         # What a refused response held beside the bad ones: sent again in ever smaller groups, because Envoy may have
         # applied none of it, and may not have said which is bad.
         self._suspects: list[tuple[str, ...]] = []
-        # What was found to hold no news, and nothing to remove: looked through again only when it is another mapping.
-        self._seen: Mapping[str, PackedResource] | None = None
-        self._kept: Mapping[str, PackedResource] | None = None
+        self._news = Doubts()
+        self._losses = Doubts()
         # Envoy waits for the first answer to a wildcard at its start, even if there is nothing.
         self._greeting_owed = wildcard and not held
 
     def change(self, request: Request) -> None:
         """Apply the subscriptions and unsubscriptions of a request."""
-        if request.subscribe or request.unsubscribe:
-            self._seen = self._kept = None
+        self._doubt(request.subscribe)
+        self._doubt(request.unsubscribe)
         for name in request.subscribe:
             if name == WILDCARD:
                 self._greeting_owed = self._greeting_owed or not (self.wildcard or self.held)
@@ -121,6 +121,12 @@ class Subscription:
             else:
                 self._forget({name})
 
+    def _doubt(self, names: Collection[str]) -> None:
+        for doubts in (self._news, self._losses):
+            if WILDCARD in names:
+                doubts.add_all()
+            doubts.add(names)
+
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
             self.held.pop(name, None)
@@ -129,48 +135,56 @@ class Subscription:
 
     def next_update(self, current: Mapping[str, PackedResource]) -> tuple[list[PackedResource], list[str]] | None:
         """Return what is to be sent now: resources, and names that do not exist; None for nothing."""
-        if current is self._seen:
-            return None
         for group in self._suspects:
             if suspects := [current[name] for name in group if name in current and self._wants(name)]:
                 return suspects, []
-        changed = [current[name] for name in sorted(self._changed(current))]
-        absent = sorted(name for name in self.names | self._owed if self._is_news_as_absent(name, current))
+        names = self._news.about(current)
+        if names is None:
+            names = self.names | self._owed | (current.keys() if self.wildcard else frozenset())
+        changed = sorted(name for name in names if self._is_news(name, current))
+        absent = sorted(name for name in names if self._is_news_as_absent(name, current))
+        self._news.keep((*changed, *absent))
         if changed or absent or self._greeting_owed:
-            return changed, absent
-        self._seen = current
+            return [current[name] for name in changed], absent
         return None
 
     def _wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
 
-    def _changed(self, current: Mapping[str, PackedResource]) -> list[str]:
-        wanted = current if self.wildcard else self.names & current.keys()
-        held, owed = self.held, self._owed
-        return [name for name in wanted if name in owed or held.get(name) != current[name].version]
+    def _is_news(self, name: str, current: Mapping[str, PackedResource]) -> bool:
+        resource = current.get(name)
+        if resource is None or not self._wants(name):
+            return False
+        return name in self._owed or self.held.get(name) != resource.version
 
     def _is_news_as_absent(self, name: str, current: Mapping[str, PackedResource]) -> bool:
-        return name not in current and (name in self._owed or name not in self.held)
+        if name in current:
+            return False
+        return name in self._owed or (name in self.names and name not in self.held)
 
     def removals(self, current: Mapping[str, PackedResource]) -> list[str]:
         """Return the names that the proxy holds and that are no more."""
-        if current is self._kept:
-            return []
-        names = sorted(name for name, version in self.held.items() if version != REMOVED and name not in current)
-        self._kept = None if names else current
-        return names
+        names, held = self._losses.about(current), self.held
+        lost = sorted(
+            name
+            for name in (held if names is None else names)
+            if name not in current and held.get(name, REMOVED) != REMOVED
+        )
+        self._losses.keep(lost)
+        return lost
 
     def repeat(self, names: Iterable[str]) -> None:
         """Send these again, although they are not new."""
-        self._owed |= self.names.intersection(names)
-        self._seen = None
+        owed = self.names.intersection(names)
+        self._owed |= owed
+        self._news.add(owed)
 
     def sent(self, response: Response) -> None:
         """Note a response as under way."""
         self.in_flight = response
-        self._seen = self._kept = None
         self._greeting_owed = False
         told = response.versions
+        self._doubt(told)
         self._owed.difference_update(told)
         groups = (tuple(name for name in group if name not in told) for group in self._suspects)
         self._suspects = [group for group in groups if group]
@@ -193,7 +207,6 @@ class Subscription:
     def _refuse(self, response: Response, error: str) -> list[Outcome]:
         sent = {r.name: r.version for r in response.resources}
         bad = named_in(error, sent) if len(sent) > 1 else list(sent)
-        self._seen = None
         self._suspects[:0] = _groups([name for name in sorted(sent) if name not in bad], halve=not bad)
         self.rejected.update((name, sent[name]) for name in bad)
         refused: list[Outcome] = [Nacked(response.type_url, {n: sent[n] for n in bad}, error)] if bad else []

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
+
+from aoai_operator.core.envoy.generations import Generation
 
 Json = dict[str, Any]
 
@@ -87,11 +89,19 @@ class Resource:
         return f"Resource(name={self.name!r}, owner={self.owner!r}, version={self.version!r})"
 
 
+Resources = Mapping[TypeUrl, Mapping[str, Resource]]
+"""By type and name."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """All resources of one gateway. Two snapshots with equal content are equal, and have equal versions."""
+    """All resources of one gateway. Two snapshots with equal content are equal, and have equal versions.
+
+    `digests` are the sums of the resources' digests by type, where they are known already.
+    """
 
     resources: Mapping[TypeUrl, Mapping[str, Resource]]
+    digests: Mapping[TypeUrl, int] | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
     def of(resources: Iterable[tuple[TypeUrl, Resource]]) -> Snapshot:
@@ -104,13 +114,27 @@ class Snapshot:
     @cached_property
     def version(self) -> str:
         """A content hash over the versions of everything in it."""
-        return content_hash({url: f"{sum(r.digest for r in n.values()):x}" for url, n in self.resources.items()})
+        return content_hash({url: f"{digest:x}" for url, digest in self._digests().items()})
 
-    @cached_property
-    def by_owner(self) -> Mapping[str | None, Mapping[tuple[TypeUrl, str], Resource]]:
-        """The resources of each pool, and under None those that pools share."""
-        found: dict[str | None, dict[tuple[TypeUrl, str], Resource]] = {}
+    def _digests(self) -> Mapping[TypeUrl, int]:
+        if self.digests is not None:
+            return self.digests
+        return {url: sum(r.digest for r in named.values()) for url, named in self.resources.items()}
+
+    def replacing(self, parts: Iterable[tuple[Resources, Resources]]) -> Snapshot:
+        """Return it with parts replaced, an old one by a new one each. No two parts have a name of a type in common."""
+        put: dict[TypeUrl, dict[str, Resource]] = {url: {} for url in TypeUrl}
+        gone: dict[TypeUrl, set[str]] = {url: set() for url in TypeUrl}
+        for old, new in parts:
+            for url in old.keys() | new.keys():
+                before, after = old.get(url, {}), new.get(url, {})
+                put[url].update((name, one) for name, one in after.items() if before.get(name) != one)
+                gone[url].update(before.keys() - after.keys())
+        if not any(put.values()) and not any(gone.values()):
+            return self
+        digests, resources = dict(self._digests()), dict(self.resources)
         for url, named in self.resources.items():
-            for name, resource in named.items():
-                found.setdefault(resource.owner, {})[url, name] = resource
-        return found
+            replaced = (named[name] for name in gone[url].union(put[url]) if name in named)
+            digests[url] += sum(r.digest for r in put[url].values()) - sum(r.digest for r in replaced)
+            resources[url] = Generation.of(named).after(put[url], gone[url])
+        return Snapshot(resources, digests)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from aoai_operator.core.envoy.delta import (
     REMOVAL_ORDER,
     WILDCARD_TYPES,
@@ -13,6 +15,7 @@ from aoai_operator.core.envoy.delta import (
 )
 from aoai_operator.core.envoy.packed import WILDCARD, PackedSnapshot, Reference
 from aoai_operator.core.envoy.snapshot import TypeUrl
+from aoai_operator.core.envoy.warming import Warming
 
 _REFER_TO_CLUSTERS = frozenset({TypeUrl.LISTENER, TypeUrl.SCOPE, TypeUrl.ROUTE})
 _FIRST_TYPES = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER})
@@ -28,6 +31,7 @@ class DeltaStream:
 
     def __init__(self) -> None:
         self._subscriptions: dict[TypeUrl, Subscription] = {}
+        self._warming = {url: Warming() for url in WILDCARD_TYPES}
         self._nonces = 0
         self._impatient = False
         self._unrepeated: set[str] = set()
@@ -40,6 +44,9 @@ class DeltaStream:
         if subscription is not None:
             outcomes = subscription.answered(request)
             subscription.change(request)
+            for outcome in outcomes:
+                self._doubt_warmth(request.type_url, outcome.versions)
+            self._doubt_warmth(request.type_url, request.unsubscribe)
             return outcomes
         legacy_wildcard = request.type_url in WILDCARD_TYPES and not request.subscribe
         subscription = Subscription(wildcard=legacy_wildcard, held=request.initial_versions)
@@ -95,14 +102,17 @@ class DeltaStream:
 
     def _is_warm(self, url: TypeUrl, snapshot: PackedSnapshot) -> bool:
         """Tell whether the proxy was answered all that its accepted resources of a type made it ask for."""
-        subscription = self._subscriptions[url]
-        held, rejected = subscription.held, subscription.rejected
-        return all(
-            self._was_answered(reference)
-            for name, resource in snapshot.resources.get(url, {}).items()
-            if resource.references and name in held and name not in rejected
-            for reference in resource.references
-        )
+        current = snapshot.resources.get(url, {})
+        return self._warming[url].done(current, self._subscriptions[url], self._was_answered)
+
+    def _doubt_warmth(self, url: TypeUrl, names: Collection[str]) -> None:
+        """Look again at the warmth of these, and of what refers to them: they were sent, answered or dropped."""
+        for own, warming in self._warming.items():
+            if WILDCARD in names:
+                warming.doubt_all()
+            elif own is url:
+                warming.doubt(names)
+            warming.doubt_referring(url, names)
 
     def _was_answered(self, reference: Reference) -> bool:
         subscription = self._subscriptions.get(reference.type_url)
@@ -132,6 +142,7 @@ class DeltaStream:
     def _send(self, url: TypeUrl, subscription: Subscription, response: Response) -> Response:
         self._impatient = self._impatient and url in _REFER_TO_CLUSTERS
         subscription.sent(response)
+        self._doubt_warmth(url, response.versions)
         if url is TypeUrl.CLUSTER:
             self._repeat_endpoints(response)
         return response

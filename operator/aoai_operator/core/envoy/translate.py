@@ -13,14 +13,12 @@ from aoai_operator.core.envoy.listeners import https_listener, listener
 from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scopes
 from aoai_operator.core.envoy.secrets import certificate, credentials
 from aoai_operator.core.envoy.settings import GatewaySettings
-from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
+from aoai_operator.core.envoy.snapshot import Resource, Resources, Snapshot, TypeUrl
 from aoai_operator.core.envoy.virtualhosts import gateway_configuration, https_configuration, pool_configuration
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
-
-Resources = Mapping[TypeUrl, Mapping[str, Resource]]
 
 
 def translate(
@@ -41,6 +39,8 @@ class Translator:
 
     def __init__(self) -> None:
         self._pools: dict[PoolKey, _Pool] = {}
+        self._shared: Resources = {}
+        self._snapshot = Snapshot.of(())
         self._last: tuple[Overrides, GatewaySettings] | None = None
 
     def __call__(
@@ -58,14 +58,19 @@ class Translator:
             if known is None or table.key in stirred or not known.is_of(table, secrets):
                 known = _Pool.of(table, secrets, overrides, settings)
             pools[table.key] = known
-        self._pools, self._last = pools, (overrides, settings)
-        resources: dict[TypeUrl, dict[str, Resource]] = {url: {} for url in TypeUrl}
-        for pool in pools.values():
-            for url, named in pool.resources.items():
-                resources[url].update(named)
-        for url, resource in _shared([p.table for p in pools.values()], secrets, overrides, settings):
-            resources[url][resource.name] = resource
-        return Snapshot(resources)
+        shared = Snapshot.of(_shared([p.table for p in pools.values()], secrets, overrides, settings)).resources
+        self._snapshot = self._snapshot.replacing([*self._replaced(pools), (self._shared, shared)])
+        self._pools, self._shared, self._last = pools, shared, (overrides, settings)
+        return self._snapshot
+
+    def _replaced(self, pools: Mapping[PoolKey, _Pool]) -> Iterator[tuple[Resources, Resources]]:
+        """Yield what the pools that came, went or changed had, and what they have now."""
+        for key, pool in pools.items():
+            before = self._pools.get(key)
+            if before is not pool:
+                yield before.resources if before else {}, pool.resources
+        for key in self._pools.keys() - pools.keys():
+            yield self._pools[key].resources, {}
 
     def _stirred(self, overrides: Overrides, settings: GatewaySettings) -> Container[PoolKey]:
         """Return the pools of which something else is observed now than at the last call."""
