@@ -184,7 +184,6 @@ class Subscription:
         self.in_flight = response
         self._greeting_owed = False
         told = response.versions
-        self._doubt(told)
         self._owed.difference_update(told)
         groups = (tuple(name for name in group if name not in told) for group in self._suspects)
         self._suspects = [group for group in groups if group]
