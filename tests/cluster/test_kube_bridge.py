@@ -230,6 +230,41 @@ async def test_it_goes_through_an_absence_of_the_api_server_quietly(
         assert len(lines) <= 12, lines
 
 
+async def test_a_namespace_that_may_not_be_watched_leaves_the_others_alone(
+    plane: ControlPlane, api: Kube, woken: Woken, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aoai_operator.adapters.kube.watching._REFUSED", 0.1)
+    account = await plane.service_account(namespace, "default")
+    who = f"system:serviceaccount:{namespace}:default"
+    kinds = "aoaibackendpools.aoai.dev,tenantquotas.aoai.dev,configmaps"
+
+    async def allow(where: str) -> None:
+        await plane.kubectl("create", "role", "all", "--verb=get,list,watch", f"--resource={kinds}", "-n", where)
+        await plane.kubectl(
+            "create", "rolebinding", "all", "--role=all", f"--serviceaccount={namespace}:default", "-n", where
+        )
+
+    async with plane.namespace("refused") as other:
+        await allow(namespace)
+        mark = plane.audit.mark()
+        async with watching(api, woken, account.kubeconfig, namespace, other, ready=False) as bridge:
+            # After five tries kopf gives up.
+            await eventually(
+                lambda: sum(call.code == 403 for call in plane.audit.since(mark, user=who)) > 3 * 6, within=60
+            )
+            assert sorted(woken.lists) == sorted(map(str, (POOLS, QUOTAS, CONFIG_MAPS))), "each is listed once"
+            key = PoolKey(namespace, "chat")
+            await api.apply(POOLS, pool(key.name, key.namespace))
+            await eventually(lambda: woken.of(key) == 1)
+            assert not bridge.watching
+            await allow(other)
+            await eventually(lambda: bridge.watching, within=40)
+            key = PoolKey(other, "chat")
+            await api.apply(POOLS, pool(key.name, key.namespace))
+            await eventually(lambda: woken.of(key) == 1)
+            assert len(woken.lists) == 6
+
+
 def capsys_text(capsys: pytest.CaptureFixture[str], said: list[str]) -> str:
     """Return all that was printed so far."""
     said.extend(capsys.readouterr())

@@ -31,6 +31,9 @@ _IDLE = 0.01
 _LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json"
 _WATCH = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, application/json"
 """What is asked for: of the objects, their metadata alone (Kubernetes, API concepts, "Metadata-only fetches")."""
+_FORBIDDEN = 403
+_REFUSED = 5.0
+"""Seconds between two tries, at the least, of what there is no right to."""
 _LOGIN_FIRST, _LOGIN_LONGEST = 1.0, 30.0
 
 
@@ -39,6 +42,9 @@ class Scope(NamedTuple):
 
     resource: Resource
     namespace: str | None
+
+    def __str__(self) -> str:
+        return f"{self.resource} in {self.namespace or 'all namespaces'}"
 
 
 class Watcher:
@@ -197,6 +203,11 @@ class Watcher:
                 response = await handler(request)
             except aiohttp.ClientHttpProxyError as error:
                 raise aiohttp.ClientConnectionError(said(error)) from None
+            if response.status == _FORBIDDEN and scope is not None:
+                # kopf would end all of its watches; one whose connection breaks is begun again alone.
+                response.close()
+                await asyncio.sleep(_REFUSED)
+                raise aiohttp.ClientConnectionError(f"the right to list and watch {scope} is missing")
             if response.ok:
                 self._login_pause = 0.0
                 if scope is not None and not {"watch", "continue"} & query.keys():
