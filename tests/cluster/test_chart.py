@@ -245,6 +245,8 @@ async def test_rights_in_the_whole_cluster(plane: ControlPlane, restricted: str,
     for verb, what in (
         ("create", "secrets"),
         ("patch", "secrets/aoai-operator-ca"),
+        ("get", "secrets/aoai-operator-tables"),
+        ("patch", "secrets/aoai-operator-tables"),
         ("create", "leases.coordination.k8s.io"),
         ("update", "leases.coordination.k8s.io/aoai-operator"),
     ):

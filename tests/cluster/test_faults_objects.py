@@ -8,6 +8,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from aoai_operator.core.configmaps import SIGNATURE
 from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.fleet import converged, leader, other, start_fleet, whole
@@ -75,8 +76,52 @@ async def test_a_config_map_is_edited_and_deleted_while_its_leader_does_nothing(
 
 
 def told(house: House, pod: OperatorPod) -> bool:
-    why = f"the ConfigMap {house.namespace}/chat-routing was edited: it is not what its digest says"
-    return any(line.get("why") == why and line["level"] == "error" for line in pod.logs())
+    why = f"the ConfigMap {house.namespace}/chat-routing is not signed by this operator: it was edited, or"
+    return any(line.get("why", "").startswith(why) and line["level"] == "error" for line in pod.logs())
+
+
+async def test_the_key_of_the_signatures_is_deleted(house: House) -> None:
+    """A new one is made, and all is signed with it; what serves goes on, also where it is not read yet."""
+    await house.apply_pool("bystander", tenants={})
+    await house.pool_is("Ready", name="bystander")
+    first = await signature(house)
+    name = f"{house.release.name}-aoai-operator-tables"
+    async with load(house.client(max_retries=0)) as under:
+        await house.plane.request("DELETE", path(SECRETS, name, namespace=house.namespace))
+
+        async def signed_anew() -> bool:
+            return await signature(house) not in ("", first)
+
+        await eventually(signed_anew, within=30, what="the table is signed with another key")
+        await under.goes_on(100)
+        await converged(house)
+    for pod in house.release.operators.values():
+        assert not [line for line in pod.logs() if "chat-routing is not signed" in line.get("why", "")][1:]
+    await house.plane.kubectl("delete", "abp", "bystander", "-n", house.namespace)
+
+
+async def signature(house: House) -> str:
+    found = await house.plane.get(MAPS, "chat-routing", namespace=house.namespace)
+    assert found is not None
+    return str(found["metadata"].get("annotations", {}).get(SIGNATURE, ""))
+
+
+async def test_an_older_version_left_no_signatures(house: House) -> None:
+    """All replicas are down when the new version comes: it takes nothing of what it finds, and no client notices."""
+    name = f"{house.release.name}-aoai-operator-tables"
+    async with load(house.client(max_retries=0)) as under:
+        for pod in house.release.operators.values():
+            await pod.part.stop()
+        await house.plane.request("DELETE", path(SECRETS, name, namespace=house.namespace))
+        edit = {"metadata": {"annotations": {SIGNATURE: None}}}
+        url = path(MAPS, "chat-routing", namespace=house.namespace)
+        answer = await house.plane.request("PATCH", url, json=edit, content_type="application/merge-patch+json")
+        answer.raise_for_status()
+        for pod in house.release.operators.values():
+            await pod.part.start()
+        await under.goes_on(100)
+        await eventually(lambda: signature(house), within=60, what="the table is signed")
+        await whole(house)
 
 
 async def test_a_secret_is_deleted_and_restored(house: House) -> None:

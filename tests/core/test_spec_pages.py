@@ -13,6 +13,7 @@ import yaml
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
 from aoai_operator.core.conditions import FAULTS, ConditionReason, ConditionType
 from aoai_operator.core.configmaps import manifests
+from aoai_operator.core.signing import key_of
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.crds import crds
 from aoai_operator.offline import check
@@ -123,7 +124,7 @@ def test_the_routing_table_of_the_page_is_one() -> None:
     assert block
     shown = yaml.safe_load(block[1])
     table = RoutingTable.model_validate(shown["table"])
-    (written,) = manifests(table, "uid")
+    (written,) = manifests(table, "uid", key_of(b"k"))
     assert shown.keys() == yaml.safe_load(written["data"]["routing-table.yaml"]).keys()
     assert shown["table"].keys() == RoutingTable.model_fields.keys()
 

@@ -10,6 +10,7 @@ from copy import deepcopy
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, SECRETS
 from aoai_operator.adapters.kube.secrets import SecretReader
@@ -20,13 +21,17 @@ from aoai_operator.core import configmaps
 from aoai_operator.core.configmaps import POOL_LABEL
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.signing import key_data, key_of
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
+from aoai_operator.runners.signing import TableKey
 from support.kube import running
 from support.tables import CHAT, endpoint, routing_table
 from support.waiting import eventually
 
 AWAY = KubeError(0, "Unreachable", "the API server is away")
+KEY, OTHER_KEY = key_of(b"k" * 32), key_of(b"o" * 32)
+OWN = "aoai-tables"
 FORBIDDEN = KubeError(403, "Forbidden", "configmaps is forbidden in the namespace gone")
 
 
@@ -41,19 +46,20 @@ class Api:
     def __init__(self) -> None:
         self.maps: dict[PoolKey, JsonObject] = {}
         self.secrets: dict[str, str] = {}
-        self.pools: dict[str, str] = {"chat": "uid"}
+        self.pools = {"chat"}
+        self.key: SecretValue | None = KEY
         self.errors: dict[str, KubeError] = {}
         self.asked: list[str] = []
         self._version = 0
 
-    def put(self, wanted: RoutingTable) -> PoolKey:
-        for manifest in configmaps.manifests(wanted, "uid"):
+    def put(self, wanted: RoutingTable, key: SecretValue = KEY) -> PoolKey:
+        for manifest in configmaps.manifests(wanted, "uid", key):
             self._version += 1
             item = deepcopy(manifest)
             item["metadata"] |= {"uid": "of-the-map", "resourceVersion": str(self._version)}
-            key = PoolKey(item["metadata"]["namespace"], item["metadata"]["name"])
-            self.maps[key] = item
-        return key
+            place = PoolKey(item["metadata"]["namespace"], item["metadata"]["name"])
+            self.maps[place] = item
+        return place
 
     async def list(self, resource: Resource, namespace: str | None = None, _labels: str = "") -> tuple[JsonObject, ...]:
         assert resource is CONFIG_MAPS
@@ -65,8 +71,11 @@ class Api:
         if resource is CONFIG_MAPS:
             return self.maps.get(key)
         if resource is POOLS:
-            return {"metadata": {"uid": self.pools[key.name]}} if key.name in self.pools else None
+            return {"metadata": {"uid": "uid"}} if key.name in self.pools else None
         assert resource is SECRETS
+        if key.name == OWN:
+            data = key_data(self.key) if self.key else {}
+            return {"data": {entry: base64.b64encode(value).decode() for entry, value in data.items()}}
         if key.name not in self.secrets:
             return None
         return {"data": {"key": base64.b64encode(self.secrets[key.name].encode()).decode()}}
@@ -83,14 +92,29 @@ class Replica:
     def __init__(self, api: Api, *, namespaces: tuple[str, ...] = ()) -> None:
         self.delivered: list[tuple[str, str | None]] = []
         self._api = api
+        self.changes = 0
         kube = cast(KubeApi, api)
+        self.key = TableKey(
+            api=kube,
+            secrets=SECRETS,
+            namespace="aoai-system",
+            name="aoai",
+            leading=lambda: False,
+            changed=lambda: self.serving.key_changed(),  # noqa: PLW0108 - they need each other
+            interval=0.05,
+        )
         self.secrets = SecretReader(kube, interval=30, changed=lambda: self.serving.secrets_changed())  # noqa: PLW0108 - they need each other
         self.serving = Serving(
             store=ObjectStore(kube, CONFIG_MAPS, keep=whole, namespaces=namespaces, labels=POOL_LABEL),
+            key=self.key,
             pool=self._pool,
             secrets=self.secrets,
             deliver=self._deliver,
         )
+        self.serving.changed = self._changed
+
+    def _changed(self) -> None:
+        self.changes += 1
 
     async def _pool(self, key: PoolKey) -> JsonObject | None:
         return await self._api.get(POOLS, key)
@@ -103,7 +127,7 @@ class Replica:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with running(self.secrets.run(), self.serving.run()):
+        async with running(self.key.run(), self.secrets.run(), self.serving.run()):
             yield
 
 
@@ -174,13 +198,58 @@ async def test_a_namespace_that_may_not_be_read_keeps_no_start_waiting(api: Api)
         assert replica.delivered == [("old", "a")]
 
 
-@pytest.mark.parametrize("pools", [{}, {"chat": "another"}], ids=["no pool", "another pool"])
-async def test_a_table_of_no_pool_is_not_served(
-    api: Api, pools: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.1)
-    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
-    api.pools = pools
+async def test_a_start_waits_for_the_key_of_the_signatures(api: Api) -> None:
+    api.errors[OWN] = AWAY
+    replica = Replica(api)
+    async with replica.running():
+        await asked_again(api, OWN)
+        assert not replica.serving.read.is_set()
+        del api.errors[OWN]
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.delivered == [("old", "a")]
+
+
+async def test_no_pool_is_asked_for_whose_table_is_signed(api: Api) -> None:
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        api.secrets["new"] = "b"
+        replica.serving.wake(api.put(table("new")))
+        await eventually(lambda: replica.delivered[-1] == ("new", "b"))
+        assert "chat" not in api.asked
+
+
+async def test_a_table_that_is_not_signed_is_not_served_and_its_last_good_one_is(api: Api) -> None:
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        api.secrets["new"] = "b"
+        with capture_logs() as logs:
+            replica.serving.wake(api.put(table("new"), OTHER_KEY))
+            await eventually(lambda: "chat" in api.asked)
+        assert [line["event"] for line in logs] == ["a routing table is refused, its last good one serves"]
+        assert replica.serving.tables == {CHAT: table("old")}
+        assert not replica.serving.holds(table("new"), "uid")
+        replica.serving.wake(api.put(table("new")))
+        await eventually(lambda: replica.delivered[-1] == ("new", "b"))
+        assert set(replica.delivered) == {("old", "a"), ("new", "b")}
+
+
+async def test_a_start_gives_a_leader_time_to_sign(api: Api) -> None:
+    api.put(table("old"), OTHER_KEY)
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.read.wait(), 10)
+        await eventually(lambda: "chat" in api.asked)
+        assert not replica.serving.ready.is_set()
+        replica.serving.wake(api.put(table("old")))
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.delivered == [("old", "a")]
+
+
+async def test_no_start_waits_for_a_table_of_a_pool_that_is_not_there(api: Api) -> None:
+    api.put(table("old"), OTHER_KEY)
+    api.pools = set()
     replica = Replica(api)
     async with replica.running():
         await asyncio.wait_for(replica.serving.ready.wait(), 10)
@@ -188,25 +257,46 @@ async def test_a_table_of_no_pool_is_not_served(
         assert "old" not in api.asked
 
 
-async def test_a_start_waits_until_it_is_known_whose_a_table_is(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+async def test_a_pool_that_is_gone_is_forgotten_whatever_somebody_keeps_there(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
-    api.errors["chat"] = AWAY
     replica = Replica(api)
     async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        replica.serving.wake(api.put(table("old"), OTHER_KEY))
         await asked_again(api, "chat")
-        assert not replica.serving.ready.is_set()
-        del api.errors["chat"]
+        assert replica.serving.tables == {CHAT: table("old")}
+        api.pools = set()
+        await eventually(lambda: replica.serving.tables == {})
+
+
+async def test_what_is_signed_with_a_new_key_is_taken_at_once(api: Api) -> None:
+    """The leader has made a key, and this replica has not looked at it since."""
+    replica = Replica(api)
+    replica.key._interval = 600
+    async with replica.running():
         await asyncio.wait_for(replica.serving.ready.wait(), 10)
-        assert replica.delivered == [("old", "a")]
+        api.key = OTHER_KEY
+        api.secrets["new"] = "b"
+        with capture_logs() as logs:
+            replica.serving.wake(api.put(table("new"), OTHER_KEY))
+            await eventually(lambda: replica.delivered[-1] == ("new", "b"))
+        assert not logs
+        assert replica.serving.holds(table("new"), "uid")
 
 
-async def test_a_pool_is_asked_for_once(api: Api) -> None:
+async def test_with_a_new_key_all_is_to_be_signed_again_and_serves_meanwhile(api: Api) -> None:
     replica = Replica(api)
     async with replica.running():
         await asyncio.wait_for(replica.serving.ready.wait(), 10)
-        api.secrets["new"] = "b"
-        api.errors["chat"] = AWAY
-        replica.serving.wake(api.put(table("new")))
-        await eventually(lambda: replica.delivered[-1] == ("new", "b"))
-        assert api.asked.count("chat") == 1
+        assert replica.serving.holds(table("old"), "uid")
+        before = replica.changes
+        api.key = OTHER_KEY
+        await eventually(lambda: replica.changes > before, what="it is told that there is something to write")
+        assert not replica.serving.holds(table("old"), "uid")
+        assert replica.serving.key == OTHER_KEY
+        assert replica.serving.tables == {CHAT: table("old")}
+        replica.serving.wake(api.put(table("old"), OTHER_KEY))
+        await eventually(lambda: replica.serving.holds(table("old"), "uid"))
+        assert set(replica.delivered) == {("old", "a")}

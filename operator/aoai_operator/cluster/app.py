@@ -56,6 +56,7 @@ from aoai_operator.runners.certificates import Certificates, server_name
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
 from aoai_operator.runners.probing import Probing
+from aoai_operator.runners.signing import TableKey
 from aoai_operator.settings import ClusterSettings
 
 _log = structlog.get_logger("run")
@@ -178,8 +179,20 @@ class _Operator:
             labels=POOL_LABEL,
             resync=settings.resync,
         )
+        self._table_key = TableKey(
+            api=api,
+            secrets=SECRETS,
+            namespace=settings.namespace,
+            name=settings.name,
+            leading=self._election.valid,
+            changed=lambda: self._serving.key_changed(),  # noqa: PLW0108 - they need each other
+        )
         self._serving = Serving(
-            store=tables, pool=partial(api.get, POOLS), secrets=self._secrets, deliver=self._deliver
+            store=tables,
+            key=self._table_key,
+            pool=partial(api.get, POOLS),
+            secrets=self._secrets,
+            deliver=self._deliver,
         )
 
     def _talk_to_peers(self) -> None:
@@ -237,6 +250,7 @@ class _Operator:
             loops = (
                 self._bridge.run(),
                 self._secrets.run(),
+                self._table_key.run(),
                 self._serving.run(),
                 self._gateways.run(),
                 self._probing.run(),
@@ -273,6 +287,7 @@ class _Operator:
             healthy={"the watch is alive": self._bridge.alive},
             ready={
                 "the CRDs are applied": lambda: not self._bridge.missing,
+                "the key of the routing tables is read": lambda: self._table_key.key is not None,
                 "the routing tables are read": self._serving.ready.is_set,
                 "proxies are served": self._listening.is_set,
             },
@@ -325,6 +340,7 @@ class _Operator:
         while True:
             await self._election.leading.wait()
             self._certificates.wake()
+            self._table_key.wake()
             self._metrics.leads(True)
             self._peer_server.lead(True)
             self._share_probing()

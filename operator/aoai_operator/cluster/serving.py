@@ -11,12 +11,12 @@ import structlog
 
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
-from aoai_operator.cluster.owners import Owners
 from aoai_operator.core import configmaps
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.ports import JsonObject, KubeError
+from aoai_operator.runners.signing import TableKey
 
 _log = structlog.get_logger("serving")
 
@@ -26,7 +26,9 @@ _PATIENCE = 30.0
 """Seconds for which a start waits for tables that are refused, or half written: longer than it takes until somebody
 leads, and mends them."""
 _LOOK_AGAIN = 5.0
-"""Seconds until it is asked again whether a pool without ConfigMaps is still there."""
+"""Seconds until it is asked again whether a pool is still there whose ConfigMaps hold no table that is taken."""
+_ASKED = 16
+"""How many such pools are asked for at once, and in the long run in a second."""
 _SECRETS_WITHIN = 10.0
 """Seconds for which a new table waits for the Secrets that only it names. Its last good one serves meanwhile."""
 _TOGETHER = 0.02
@@ -36,24 +38,26 @@ _TOGETHER = 0.02
 class Serving:
     """Reads the tables, and hands them on with the secrets that they refer to.
 
-    A table that is broken, incomplete, or not what its hash says is refused, and its last good one keeps serving; so
-    do all of them while the API server is away, and one whose ConfigMaps somebody deleted, until its pool is gone.
-
-    So is one that belongs to no pool: whoever may write ConfigMaps could make one for a pool that there never was.
+    A table that the operator did not sign, or that is broken or incomplete, is refused, and its last good one keeps
+    serving; so do all of them while the API server is away, and one whose ConfigMaps somebody deleted, until its pool
+    is gone.
     """
 
     def __init__(
         self,
         *,
         store: ObjectStore[JsonObject],
+        key: TableKey,
         pool: Callable[[PoolKey], Awaitable[JsonObject | None]],
         secrets: SecretReader,
         deliver: Deliver,
     ) -> None:
-        """Take where the ConfigMaps, single pools and the Secrets come from, and where the tables go."""
+        """Take where ConfigMaps, the key of their signatures, single pools and Secrets come from; where tables go."""
         self._store = store
+        self._key = key
+        self._keyed = asyncio.Event()
+        self._rekeyed = False
         self._pool = pool
-        self._owners = Owners(pool)
         self._secrets = secrets
         self._deliver = deliver
         self._woken = asyncio.Event()
@@ -73,16 +77,27 @@ class Serving:
         self._as_applied: dict[PoolKey, tuple[str, str]] = {}
         self._texts: dict[PoolKey, configmaps.Text] = {}
         self._refused: dict[PoolKey, str] = {}
-        self._bare: set[PoolKey] = set()
+        self._doubted: dict[PoolKey, float] = {}
+        self._absent: set[PoolKey] = set()
         self._moved = False
         self._handed_on: Mapping[SecretRef, SecretValue] = {}
+
+    @property
+    def key(self) -> SecretValue:
+        """The key that tables are signed with; there is one once anything was read."""
+        if self._key.key is None:
+            raise AssertionError("nothing is read before the key is")
+        return self._key.key
 
     def names(self, pool: PoolKey) -> list[PoolKey]:
         """Return the ConfigMaps that are there for a pool."""
         return list(self._present.get(pool, ()))
 
     def holds(self, table: RoutingTable, uid: str) -> bool:
-        """Tell whether the ConfigMaps say this table, all of it and nothing else, as belonging to the pool of a uid."""
+        """Tell whether the ConfigMaps say this table, all of it and nothing else, as belonging to the pool of a uid.
+
+        That is: signed with the present key.
+        """
         return self._as_applied.get(table.key) == (table.revision, uid)
 
     def expect(self, text: configmaps.Text) -> None:
@@ -99,12 +114,23 @@ class Serving:
         self._store.wake(key)
         self._woken.set()
 
+    def key_changed(self) -> None:
+        """Read again soon what was refused, and have all be signed again: the key is another one.
+
+        What serves was signed with the key of its time, and goes on.
+        """
+        self._as_applied.clear()
+        self._rekeyed = True
+        self._keyed.set()
+        self._woken.set()
+
     def secrets_changed(self) -> None:
         """Hand the tables on again soon: a Secret changed."""
         self._woken.set()
 
     async def run(self) -> None:
         """Run until cancelled."""
+        await self._keyed.wait()
         while True:
             resync = not await self._next_reason()
             await asyncio.sleep(_TOGETHER)
@@ -116,13 +142,15 @@ class Serving:
                 if not self._store.complete:
                     continue
                 changes = Changes()
-            concerned = self._concerned(changes)
-            await self._read(concerned | self._owners.unasked.keys())
-            await self._forget(concerned | self._bare)
+            rekeyed, self._rekeyed = self._rekeyed, False
+            # A table that was refused before may be signed with a key that is known only now.
+            refused = {pool for pool, why in self._refused.items() if why} if rekeyed else set()
+            await self._read(self._concerned(changes) | refused)
             self.read.set()
+            await self._ask_for_doubted()
             if self._may_serve():
                 self._hand_on(again=resync)
-            if changes:
+            if changes or rekeyed:
                 self.changed()
 
     def _may_serve(self) -> bool:
@@ -132,9 +160,7 @@ class Serving:
         """
         if self.ready.is_set():
             return True
-        if any(self._owners.unasked.values()):
-            return False
-        if all(pool in self.tables or pool in self._owners.absent for pool in self._present):
+        if all(pool in self.tables or pool in self._absent for pool in self._present):
             return True
         now = asyncio.get_running_loop().time()
         self._patient_until = min(self._patient_until, now + _PATIENCE)
@@ -147,10 +173,13 @@ class Serving:
         due = self._store.due_in()
         try:
             # Not wait_for: in Python 3.11 a cancellation is lost in it when what it waits for comes just then.
-            if self._bare or self._owners.unasked or not self.ready.is_set():
+            now = asyncio.get_running_loop().time()
+            if not self.ready.is_set():
                 due = min(due, _LOOK_AGAIN)
+            if self._doubted:
+                due = min(due, max(0.0, min(self._doubted.values()) - now))
             if self._held and self.ready.is_set():
-                due = min(due, max(0.0, min(self._held.values()) - asyncio.get_running_loop().time()))
+                due = min(due, max(0.0, min(self._held.values()) - now))
             async with asyncio.timeout(due):
                 await self._woken.wait()
         except TimeoutError:
@@ -174,14 +203,16 @@ class Serving:
 
     async def _read(self, pools: Iterable[PoolKey]) -> None:
         present = {pool: tuple(self._present.get(pool, {}).values()) for pool in pools}
+        key = self.key
         # At a start these are all tables, and each takes milliseconds.
-        read = await asyncio.to_thread(self._read_all, present)
-        # A pool that is not there has no table to wait for either.
-        asked = (pool for pool in read if self._present.get(pool) and (read[pool].table or not self.ready.is_set()))
-        await self._owners.ask({pool: read[pool].claimed for pool in asked})
+        read = await asyncio.to_thread(self._as_signed, present, key)
+        if any(found.refused and not found.signed for found in read.values()):
+            # They may be signed with a key that this replica has not read yet.
+            await self._key.look()
+        while self.key is not key:
+            key = self.key
+            read = await asyncio.to_thread(self._as_signed, present, key)
         for pool, found in read.items():
-            if found.table is not None and not self._owners.owns(pool, found.claimed):
-                found = configmaps.Read(refused=self._unowned(pool))  # noqa: PLW2901 - it is nobody's
             if found.table is not None and found.table != self.tables.get(pool):
                 self.tables[pool] = found.table
                 self._moved = True
@@ -198,33 +229,41 @@ class Serving:
                         "a routing table is refused, and none was good before", pool=str(pool), why=found.refused
                     )
             self._refused[pool] = found.refused
+            if found.table is None:
+                self._doubted[pool] = 0.0
+            else:
+                self._doubted.pop(pool, None)
+                self._absent.discard(pool)
 
-    def _read_all(self, present: Mapping[PoolKey, Sequence[JsonObject]]) -> dict[PoolKey, configmaps.Read]:
-        return {pool: configmaps.read(pool, items, known=self._texts.get(pool)) for pool, items in present.items()}
+    def _as_signed(
+        self, present: Mapping[PoolKey, Sequence[JsonObject]], key: SecretValue
+    ) -> dict[PoolKey, configmaps.Read]:
+        known = self._texts.get
+        return {pool: configmaps.read(pool, items, key, known=known(pool)) for pool, items in present.items()}
 
-    def _unowned(self, pool: PoolKey) -> str:
-        """Return why a table is not taken that no pool is known to own; empty: that is not known yet."""
-        if pool in self._owners.unasked:
-            return ""
-        return f"the ConfigMap {pool.namespace}/{configmaps.routing_name(pool.name)} belongs to no pool that is there"
+    async def _ask_for_doubted(self) -> None:
+        """Ask for the pools whose ConfigMaps hold no table that is taken, and forget those that are gone.
 
-    async def _forget(self, pools: Iterable[PoolKey]) -> None:
-        """Drop the tables of pools that are gone, whose ConfigMaps the garbage collector took."""
-        self._bare = set()
-        for pool in pools:
-            present = self._present.get(pool, {})
-            if PoolKey(pool.namespace, configmaps.routing_name(pool.name)) in present:
-                continue
-            if pool in self.tables and await self._lives(pool):
-                self._bare.add(pool)
+        Mostly the garbage collector took the ConfigMaps; but whoever may write them can also keep them there.
+        """
+        loop = asyncio.get_running_loop()
+        due = [pool for pool, at in self._doubted.items() if at <= loop.time()]
+        if len(due) > _ASKED:
+            self._woken.set()
+            del due[_ASKED:]
+        for pool, lives in zip(due, await asyncio.gather(*map(self._lives, due)), strict=True):
+            if lives:
+                self._absent.discard(pool)
+                self._doubted[pool] = loop.time() + max(_LOOK_AGAIN, len(self._doubted) / _ASKED)
                 continue
             self._moved |= pool in self.tables
-            for known in (self.tables, self._as_applied, self._refused, self._texts):
+            for known in (self.tables, self._as_applied, self._refused, self._texts, self._doubted):
                 known.pop(pool, None)
-            if not present:
+            if self._present.get(pool):
+                self._absent.add(pool)
+            else:
                 self._present.pop(pool, None)
-                self._owners.absent.discard(pool)
-            self._owners.forget(pool)
+                self._absent.discard(pool)
 
     async def _lives(self, pool: PoolKey) -> bool:
         try:

@@ -160,7 +160,7 @@ class Writer:
         return self._quiet_until.get(key, 0.0)
 
     async def _write_table(self, table: RoutingTable, uid: str) -> None:
-        manifests = configmaps.manifests(table, uid)
+        manifests = configmaps.manifests(table, uid, self._serving.key)
         wanted = {PoolKey(table.namespace, manifest["metadata"]["name"]): manifest for manifest in manifests}
         there = set(self._serving.names(table.key))
         for key in wanted.keys() - there:

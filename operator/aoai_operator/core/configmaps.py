@@ -1,8 +1,8 @@
 """Routing tables as ConfigMaps: `<pool>-routing`, and for many tenants `<pool>-tenants-<n>` beside it. Pure.
 
 The API server bounds an object to about 1 MB, and every change of one sends it whole to all who watch: so tenants that
-do not fit are spread over shards by a hash of their names, and one more tenant changes one shard. A reader takes the
-parts of one writing only, by their digests, and takes nothing that anybody edited.
+do not fit are spread over shards by a hash of their names, and one more tenant changes one shard. A reader takes what
+is signed, and with it the shards whose digests it names: nothing that anybody else wrote or edited is even parsed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from pydantic import ValidationError
 
 from aoai_operator.core.api import API_VERSION, AOAIBackendPool
 from aoai_operator.core.names import PoolKey
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.signing import is_signed, signature
 from aoai_operator.core.table import RoutingTable
 
 Json = dict[str, Any]
@@ -28,16 +30,14 @@ POOL_LABEL = "aoai.dev/pool"
 MANAGED_BY = {"app.kubernetes.io/managed-by": "aoai-operator"}
 REVISION = "aoai.dev/revision"
 """The annotation with the table's revision, or of a ConfigMap of tenants its own digest; for people."""
-WRITTEN = "aoai.dev/written"
-"""The annotation with the digest of the table's text: an edit that changes nothing of the table is seen by it."""
+SIGNATURE = "aoai.dev/signature"
+"""The annotation with the signature of the table's text."""
 
 _TABLE, _TENANTS = "routing-table.yaml", "tenants.yaml"
 _INLINE = 100_000
 """Characters up to which the tenants stay in the table's own ConfigMap."""
 _LARGEST = 400_000
 """Characters of a shard."""
-_DEEPEST = 20
-"""Lists and maps within each other; a table has fewer."""
 _NAMES = re.compile(r"(.+)-(?:routing|tenants-\d+)")
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -63,19 +63,18 @@ class Read:
     """What the ConfigMaps of one pool hold.
 
     Attributes:
-        table: the routing table, when it is whole.
+        table: the routing table, when it is whole, and signed for the pool that the ConfigMap names as its owner.
         refused: why it is not taken, in a sentence; empty while it is only being written.
         owner: the uid of the pool that owns all of them, when everything is as it was applied: nothing is missing, left
             over or edited. Empty: it is to be applied again.
-        claimed: the uid of the pool that the table's ConfigMap names as its owner, whether there is one or not; whoever
-            may write ConfigMaps can write it.
+        signed: whether the table's text is signed with the key that it was read with.
         text: what the table was read of, for the next time.
     """
 
     table: RoutingTable | None = None
     refused: str = ""
     owner: str = ""
-    claimed: str = ""
+    signed: bool = False
     text: Text | None = None
 
 
@@ -97,12 +96,13 @@ def routing_name(pool: str) -> str:
     return f"{pool}-routing"
 
 
-def manifests(table: RoutingTable, uid: str) -> tuple[Json, ...]:
+def manifests(table: RoutingTable, uid: str, key: SecretValue) -> tuple[Json, ...]:
     """Return the ConfigMaps of a table, as they are applied; the one that names the others comes last.
 
     Args:
         table: the table.
         uid: its pool's, which owns them: they go with it.
+        key: signs it.
     """
     document = table.model_dump(mode="json")
     lines = [_line(tenant) for tenant in document["tenants"]]
@@ -114,9 +114,10 @@ def manifests(table: RoutingTable, uid: str) -> tuple[Json, ...]:
         _config_map(table, uid, shard_name(table.name, i), {REVISION: _text_digest(text)}, {_TENANTS: text})
         for i, text in enumerate(shards)
     ]
-    head = {"revision": table.revision, "digest": _digest(document), "shards": [_text_digest(text) for text in shards]}
+    head = {"revision": table.revision, "shards": [_text_digest(text) for text in shards]}
     text = _dumped({**head, "table": document})
-    annotations = {REVISION: table.revision, WRITTEN: _text_digest(text)}
+    signed = signature(text, pool=table.key, uid=uid, key=key)
+    annotations = {REVISION: table.revision, SIGNATURE: signed}
     return (*made, _config_map(table, uid, routing_name(table.name), annotations, {_TABLE: text}))
 
 
@@ -128,56 +129,65 @@ def shard_name(pool: str, number: int) -> str:
 def written(manifests: Sequence[Json], table: RoutingTable) -> Text:
     """Return what the text of a table's ConfigMap says, of the manifests that were made of it."""
     *shards, head = manifests
-    return Text(
-        _whole_digest(head["data"][_TABLE]), table, tuple(_text_digest(one["data"][_TENANTS]) for one in shards)
-    )
+    return Text(_text_digest(head["data"][_TABLE]), table, tuple(_text_digest(one["data"][_TENANTS]) for one in shards))
 
 
-def read(pool: PoolKey, present: Iterable[Mapping[str, Any]], *, known: Text | None = None) -> Read:
-    """Read the ConfigMaps that are there for a pool; `known`: a text that is known to have been written or read."""
+def read(pool: PoolKey, present: Iterable[Mapping[str, Any]], key: SecretValue, *, known: Text | None = None) -> Read:
+    """Read the ConfigMaps that are there for a pool.
+
+    Args:
+        pool: the pool.
+        present: the ConfigMaps.
+        key: that with which the operator signs.
+        known: a text that is known to have been written or read.
+    """
     items = {item["metadata"]["name"]: item for item in present}
-    by_name = {one: item.get("data") or {} for one, item in items.items()}
     name = routing_name(pool.name)
-    if name not in by_name:
+    if name not in items:
         return Read()
     try:
-        found, names = _read(pool, name, by_name, edited=_edited(items), known=known)
-    except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        # What exactly is wrong with it would quote what somebody wrote there.
-        return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds no routing table that this version can read")
-    if found.table is None:
-        return found
-    owner = _owner(items, found.table) if by_name.keys() == names else ""
-    return replace(found, owner=owner, claimed=_owned_by(items[name]))
+        if refused := _not_ours(pool, items[name], key):
+            return Read(refused=f"the ConfigMap {pool.namespace}/{name} {refused}")
+        return replace(_read(pool, items, known), signed=True)
+    except (yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError):
+        # What exactly is wrong with it would quote what it holds.
+        refused = f"the ConfigMap {pool.namespace}/{name} holds no routing table that this version can read"
+        return Read(refused=refused, signed=True)
 
 
-def _owned_by(item: Mapping[str, Any]) -> str:
-    """Return the uid of the one pool that a ConfigMap names as its owner; empty: none, or several."""
-    owners = item["metadata"].get("ownerReferences") or ()
-    uids = {owner["uid"] for owner in owners if owner["kind"] == AOAIBackendPool.KIND}
-    return uids.pop() if len(uids) == 1 else ""
-
-
-def _edited(items: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """Return the ConfigMaps of tenants that are not what they themselves say: no writing of ours is seen so."""
-    told = {name: (item["metadata"].get("annotations") or {}).get(REVISION) for name, item in items.items()}
-    texts = {name: (item.get("data") or {}).get(_TENANTS) for name, item in items.items()}
-    return {name for name, text in texts.items() if text is not None and _text_digest(text) != told[name]}
-
-
-def _beyond(table: RoutingTable) -> str:
-    """Return what a table names that its pool may not use; empty: nothing.
-
-    A pool names Secrets of its own namespace, a tenant of its own: a table that names others was made by nobody of us,
-    and would have the operator send them wherever it says.
-    """
-    if any(endpoint.credential.namespace != table.namespace for endpoint in table.endpoints):
-        return "an endpoint's credential in another namespace than the pool's"
-    if "/" in table.tls_secret:
-        return "a serving certificate in another namespace than the pool's"
-    if any(ref.namespace != tenant.namespace for tenant in table.tenants for ref in tenant.api_keys):
-        return "a tenant's key in another namespace than the tenant's"
+def _not_ours(pool: PoolKey, head: Mapping[str, Any], key: SecretValue) -> str:
+    """Return why the ConfigMap of a table is none that the operator wrote, and wants to be there; empty: it is."""
+    if "deletionTimestamp" in head["metadata"]:
+        # A finalizer can keep it as long as somebody likes, after its pool is gone.
+        return "is being deleted"
+    if not (uid := _owned_by(head, pool.name)):
+        return "does not name its pool, and no other, as its owner"
+    text = (head.get("data") or {}).get(_TABLE)
+    told = (head["metadata"].get("annotations") or {}).get(SIGNATURE)
+    if not told:
+        return "is not signed: an older version wrote it, or somebody else"
+    if text is None or not is_signed(text, told, pool=pool, uid=uid, key=key):
+        return "is not signed by this operator: it was edited, or somebody else wrote it"
     return ""
+
+
+def _owned_by(item: Mapping[str, Any], pool: str) -> str:
+    """Return the uid of the one pool that a ConfigMap names as its owner; empty: none, or several.
+
+    An owner of another version or name the garbage collector would not find, and the ConfigMap would stay for ever.
+    """
+    owners = item["metadata"].get("ownerReferences") or ()
+    pools = [owner for owner in owners if owner["kind"] == AOAIBackendPool.KIND]
+    if len(pools) != 1 or (pools[0]["apiVersion"], pools[0]["name"]) != (API_VERSION, pool):
+        return ""
+    uid: str = pools[0]["uid"]
+    return uid
+
+
+def _is_edited(shard: Mapping[str, Any]) -> bool:
+    """Tell whether a ConfigMap of tenants is not what it says itself: no writing of ours is seen so."""
+    text, told = (shard.get("data") or {}).get(_TENANTS, ""), shard["metadata"].get("annotations") or {}
+    return _text_digest(text) != told.get(REVISION)
 
 
 def _owner(items: Mapping[str, Mapping[str, Any]], table: RoutingTable) -> str:
@@ -185,41 +195,31 @@ def _owner(items: Mapping[str, Mapping[str, Any]], table: RoutingTable) -> str:
     uids = set()
     for item in items.values():
         labelled = {**MANAGED_BY, POOL_LABEL: table.name}.items() <= (item["metadata"].get("labels") or {}).items()
-        uids.add(_owned_by(item) if labelled else "")
-    head = items[routing_name(table.name)]
-    wanted = {REVISION: table.revision, WRITTEN: _text_digest(head["data"][_TABLE])}
-    told = wanted.items() <= (head["metadata"].get("annotations") or {}).items()
-    return uids.pop() if len(uids) == 1 and told else ""
+        uids.add(_owned_by(item, table.name) if labelled else "")
+    told = items[routing_name(table.name)]["metadata"]["annotations"].get(REVISION)
+    return uids.pop() if len(uids) == 1 and told == table.revision else ""
 
 
-def _read(
-    pool: PoolKey, name: str, by_name: Mapping[str, Mapping[str, str]], *, edited: set[str], known: Text | None
-) -> tuple[Read, set[str]]:
-    """Return what they hold, and the names of those that make it up."""
-    text = by_name[name][_TABLE]
-    digest = _whole_digest(text)
+def _read(pool: PoolKey, items: Mapping[str, Mapping[str, Any]], known: Text | None) -> Read:
+    """Read what is signed, and what it names."""
+    name = routing_name(pool.name)
+    text = items[name]["data"][_TABLE]
+    digest = _text_digest(text)
     same = known if known is not None and known.digest == digest else None
-    found = {} if same else _loaded(text)
-    document = found.get("table", {})
-    if not same and _digest(document) != found["digest"]:
-        refused = f"the ConfigMap {pool.namespace}/{name} was edited: it is not what its digest says"
-        return Read(refused=refused), set()
+    found = {} if same else yaml.load(text, _LOADER)  # noqa: S506 - a safe one, in C where there is one
     digests = same.shards if same else tuple(found["shards"])
-    wanted = {shard_name(pool.name, i): digest for i, digest in enumerate(digests)}
+    wanted = {shard_name(pool.name, i): told for i, told in enumerate(digests)}
+    tenants = {shard: (items.get(shard, {}).get("data") or {}).get(_TENANTS, "") for shard in wanted}
     for shard, told in wanted.items():
-        tenants = by_name.get(shard, {}).get(_TENANTS)
-        if tenants is None or _text_digest(tenants) != told:
+        if _text_digest(tenants[shard]) != told:
             why = f"the ConfigMap {pool.namespace}/{shard} was edited: it is not what its digest says"
-            return Read(refused=why if shard in edited else ""), set()
-    table = same.table if same else _table(document, [by_name[shard][_TENANTS] for shard in wanted])
-    if table.key != pool:
-        return Read(refused=f"the ConfigMap {pool.namespace}/{name} holds the table of the pool {table.key}"), set()
-    if beyond := _beyond(table):
-        return Read(refused=f"the ConfigMap {pool.namespace}/{name} names {beyond}"), set()
-    return Read(table=table, text=same or Text(digest, table, digests)), {name, *wanted}
+            return Read(refused=why if shard in items and _is_edited(items[shard]) else "")
+    table = same.table if same else _table(found["table"], tenants.values())
+    owner = _owner(items, table) if items.keys() == {name, *wanted} else ""
+    return Read(table=table, owner=owner, text=same or Text(digest, table, digests))
 
 
-def _table(document: Json, shards: Sequence[str]) -> RoutingTable:
+def _table(document: Json, shards: Collection[str]) -> RoutingTable:
     if shards:
         tenants = [tenant for shard in shards for tenant in _tenants(shard)]
         document = {**document, "tenants": sorted(tenants, key=_tenant_key)}
@@ -285,31 +285,6 @@ def _dumped(value: object) -> str:
     return text
 
 
-def _loaded(text: str) -> Any:
-    """Load YAML that anybody may have written.
-
-    Raises:
-        ValueError: it has aliases, which may stand for endlessly much, or is nested so deeply that the loader, which
-            calls itself, would take the whole process with it.
-    """
-    depth = 0
-    for event in yaml.parse(text, _LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
-            raise ValueError
-    return yaml.load(text, _LOADER)  # noqa: S506 - a safe one, in C where there is one
-
-
-def _digest(document: object) -> str:
-    return _text_digest(json.dumps(document, sort_keys=True, separators=(",", ":")))
-
-
 def _text_digest(text: str) -> str:
-    return _whole_digest(text)[:16]
-
-
-def _whole_digest(text: str) -> str:
+    # All of it: of a shorter one, two texts could be found, and one be put in the place of the other.
     return hashlib.sha256(text.encode()).hexdigest()
