@@ -12,7 +12,7 @@ import pytest_asyncio
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.simulator import Deployment, Region, Simulator, Throttle
-from support.calls import HELLO, ask, last, requests
+from support.calls import HELLO, ask, heal, last, requests
 from support.dataplane import DataPlane
 from support.manifests import pool_manifest, secret, tenant_quota, to_yaml
 from support.waiting import eventually
@@ -59,10 +59,7 @@ async def gateway(azure: Simulator) -> AsyncIterator[DataPlane]:
 
 @pytest.fixture(autouse=True)
 def healed(azure: Simulator) -> None:
-    """Start each test with healthy regions."""
-    for name in azure.regions:
-        azure.heal(name)
-    azure.reset_counts()
+    heal(azure)
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "common", "big"])

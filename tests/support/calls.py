@@ -59,3 +59,10 @@ def head(method: str, path: str, headers: Iterable[tuple[str, str]] = (), *, ver
     """Return the head of a request that closes the connection."""
     lines = [f"{method} {path} {version}", "host: gateway", "connection: close", *(f"{n}: {v}" for n, v in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def heal(azure: Simulator) -> None:
+    """Have all regions healthy, and forget what they counted."""
+    for name in azure.regions:
+        azure.heal(name)
+    azure.reset_counts()
