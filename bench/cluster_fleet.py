@@ -17,13 +17,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import yaml
 
 from aoai_operator.core.api.base import API_VERSION
-from bench.fleet import ENDPOINTS, ENVOYS, TENANTS, Change, measure
+from bench.fleet import ENVOYS, TENANTS, Change, measure, pool_spec, quota_spec
 from bench.machine import rss_kib
 from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
@@ -228,27 +227,14 @@ def _secret(number: int) -> Json:
 
 
 def _pool(number: int, *, weight: int = 10) -> Json:
-    def endpoint(n: int) -> dict[str, Any]:
-        return {
-            "name": f"endpoint-{n}",
-            "url": f"http://127.{1 + number // 250}.{number % 250}.{n + 1}:9",
-            "region": f"region-{n}",
-            "weight": 10 if n else weight,
-            "deployments": [{"model": "gpt-4o", "name": "gpt-4o"}],
-            "auth": _key(number, "endpoints"),
-        }
-
-    spec = {
-        "models": [{"name": "gpt-4o"}],
-        "endpoints": [endpoint(n) for n in range(ENDPOINTS)],
-        "balancing": {"strategy": "Weighted"},
-        "health": {"probe": {"path": "Disabled"}},
-    }
+    key = _key(number, "endpoints")
+    spec = pool_spec(number, models=["gpt-4o"], key=lambda _: key, weight=weight)
+    spec |= {"health": {"probe": {"path": "Disabled"}}}
     return {"apiVersion": API_VERSION, "kind": "AOAIBackendPool", "metadata": {"name": _name(number)}, "spec": spec}
 
 
 def _quota(number: int, tenant: str) -> Json:
-    spec = {"poolRefs": [{"name": _name(number)}], "identities": [_key(number, tenant)]}
+    spec = quota_spec(_name(number), _key(number, tenant))
     metadata = {"name": f"{_name(number)}-{tenant}"}
     return {"apiVersion": API_VERSION, "kind": "TenantQuota", "metadata": metadata, "spec": spec}
 

@@ -258,29 +258,42 @@ def _key(number: int, what: str) -> dict[str, Any]:
     return {"apiKey": {"secretRef": {"name": ref.name, "key": ref.key}}}
 
 
-def _pool(number: int, *, weight: int = 10) -> AOAIBackendPool:
+def pool_spec(
+    number: int, *, models: Sequence[str], key: Callable[[int], dict[str, Any]], weight: int = 10
+) -> dict[str, Any]:
+    """Return a pool of a fleet: addresses of its own, where nobody listens, and a credential for each endpoint."""
+
     def endpoint(n: int) -> dict[str, Any]:
         return {
             "name": f"endpoint-{n}",
             "url": f"http://127.{1 + number // 250}.{number % 250}.{n + 1}:9",
             "region": f"region-{n}",
             "weight": 10 if n else weight,
-            "deployments": [{"model": model, "name": model} for model in MODELS],
-            "auth": _key(number, f"endpoint-{n}"),
+            "deployments": [{"model": model, "name": model} for model in models],
+            "auth": key(n),
         }
 
-    spec = {
-        "models": [{"name": model} for model in MODELS],
+    return {
+        "models": [{"name": model} for model in models],
         "endpoints": [endpoint(n) for n in range(ENDPOINTS)],
         "balancing": {"strategy": "Weighted"},
-        "throttling": {"maxRetryAfter": "1h"},
     }
-    return cast("AOAIBackendPool", _parsed("AOAIBackendPool", _name(number), spec))
+
+
+def quota_spec(pool: str, key: dict[str, Any]) -> dict[str, Any]:
+    """Return a tenant of a pool."""
+    return {"poolRefs": [{"name": pool}], "identities": [key]}
+
+
+def _pool(number: int, *, weight: int = 10) -> AOAIBackendPool:
+    spec = pool_spec(number, models=MODELS, key=lambda n: _key(number, f"endpoint-{n}"), weight=weight)
+    more = {"throttling": {"maxRetryAfter": "1h"}}
+    return cast("AOAIBackendPool", _parsed("AOAIBackendPool", _name(number), {**spec, **more}))
 
 
 def _quota(number: int, tenant: str) -> TenantQuota:
     namespace, pool = _name(number)
-    spec = {"poolRefs": [{"name": pool}], "identities": [_key(number, f"tenant-{tenant}")]}
+    spec = quota_spec(pool, _key(number, f"tenant-{tenant}"))
     return cast("TenantQuota", _parsed("TenantQuota", (namespace, f"{pool}-{tenant}"), spec))
 
 

@@ -1,15 +1,11 @@
-"""The command line: arguments in, exit codes out.
-
-0: done as asked. 1: the manifests are wrong, or hold nothing to serve. 2: it cannot be done as asked: an unknown
-option, a file that is not there, a port in use, no Envoy. 3: it failed while it ran.
-"""
+"""The command line: arguments in, exit codes out (see command_line)."""
 
 from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import structlog
 import typer
@@ -20,6 +16,7 @@ from aoai_operator.adapters import logs
 from aoai_operator.adapters.envoy_process import EnvoyMissingError
 from aoai_operator.cluster.cli import EXAMPLES as RUN_EXAMPLES
 from aoai_operator.cluster.cli import run
+from aoai_operator.command_line import CLAIM_FAILED, FAILED, INTERRUPTED, USAGE, WRONG_MANIFESTS, fail
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.local import NothingToServeError, StartError, run_local
 from aoai_operator.rendering import NoSuchPoolError, render
@@ -34,12 +31,6 @@ from aoai_operator.settings import (
     system_trust,
 )
 from aoai_operator.simulator.cli import app as simulate
-
-WRONG_MANIFESTS = 1
-USAGE = 2
-FAILED = 3
-CLAIM_FAILED = 1
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="aoai-operator",
@@ -147,12 +138,12 @@ def local(
     try:
         asyncio.run(run_local(settings))
     except NothingToServeError as error:
-        _fail(str(error), WRONG_MANIFESTS)
+        fail(str(error), WRONG_MANIFESTS)
     except (StartError, EnvoyMissingError) as error:
-        _fail(str(error), USAGE)
+        fail(str(error), USAGE)
     except Exception as error:  # noqa: BLE001 - whatever it was, the exit code tells it from a wrong use
         structlog.get_logger("local").exception("failed")
-        _fail(f"failed while running: {error}", FAILED)
+        fail(f"failed while running: {error}", FAILED)
 
 
 _CHECK_EXAMPLES = """Examples:
@@ -206,7 +197,7 @@ def render_command(
         )
         text = render(paths, envoy=envoy, pool=pool, settings=settings)
     except NoSuchPoolError as error:
-        _fail(str(error), WRONG_MANIFESTS)
+        fail(str(error), WRONG_MANIFESTS)
     typer.echo(text, nl=False)
 
 
@@ -263,7 +254,7 @@ def demo(
     try:
         holds = asyncio.run(play.run_demo(options))
     except play.DemoError as error:
-        _fail(str(error), FAILED)
+        fail(str(error), FAILED)
     except asyncio.CancelledError:
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if holds else CLAIM_FAILED)
@@ -278,8 +269,3 @@ def version() -> None:
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    raise typer.Exit(code)

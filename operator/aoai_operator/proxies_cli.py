@@ -6,25 +6,21 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
 from aoai_operator.adapters.draining import drain as drain_envoy
-from aoai_operator.core.api import parse_duration
+from aoai_operator.command_line import WRONG_MANIFESTS, fail, seconds
 from aoai_operator.core.envoy.bootstrap import MutualTls, TcpAddress, bootstrap
 from aoai_operator.core.envoy.control_plane import sds_files
 from aoai_operator.core.envoy.snapshot import Json
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.sidecar import CONTROL_PLANE_PORT, PORT, READY_PORT, Sidecar
 from aoai_operator.injecting import InjectFailedError, inject_all
-
-WRONG_MANIFESTS = 1
-USAGE = 2
 
 _IMAGE = f"ghcr.io/aoai-operator/aoai-operator:{version('aoai-operator')}"
 
@@ -40,13 +36,6 @@ class Remote(StrEnum):
 
     GATEWAY = "gateway"
     SIDECAR = "sidecar"
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text) / timedelta(seconds=1)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _pool(text: str) -> PoolKey:
@@ -111,7 +100,7 @@ def inject(
     try:
         typer.echo(inject_all(_texts(files), sidecar), nl=False)
     except InjectFailedError as error:
-        _fail(str(error), WRONG_MANIFESTS)
+        fail(str(error), WRONG_MANIFESTS)
 
 
 def _texts(files: list[typer.FileText] | None) -> Iterator[tuple[str, str]]:
@@ -196,14 +185,14 @@ def drain(
         str, typer.Option("--admin", metavar="HOST:PORT|unix:PATH", help="Where Envoy's admin interface listens.")
     ] = "127.0.0.1:9901",
     within: Annotated[
-        float, typer.Option("--within", metavar="DURATION", parser=_seconds, help="How long to wait at most.")
+        float, typer.Option("--within", metavar="DURATION", parser=seconds, help="How long to wait at most.")
     ] = "300s",  # type: ignore[assignment]
     at_least: Annotated[
         float,
         typer.Option(
             "--at-least",
             metavar="DURATION",
-            parser=_seconds,
+            parser=seconds,
             help="How long to wait at least: until everybody knows that this pod is to end.",
         ),
     ] = "5s",  # type: ignore[assignment]
@@ -221,8 +210,3 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=INJECT_EXAMPLES)(inject)
     app.command("bootstrap", epilog=BOOTSTRAP_EXAMPLES)(bootstrap_command)
     app.command(epilog=DRAIN_EXAMPLES)(drain)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.secho(f"error: {message}", fg="red", err=True)
-    raise typer.Exit(code)

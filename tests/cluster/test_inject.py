@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import yaml
 
-from aoai_operator.core.names import PoolKey
-from aoai_operator.core.sidecar import CONTAINER, Sidecar
+from aoai_operator.core.sidecar import CONTAINER
 from aoai_operator.injecting import inject_all
 from support.cluster.client import Json
 from support.cluster.control_plane import ControlPlane
+from support.sidecars import SIDECAR
 
-SIDECAR = Sidecar(
-    gateway="default",
-    operator_namespace="aoai-system",
-    name="aoai-operator",
-    image="example.com/aoai-operator:1",
-    port=18080,
-    ready_port=18081,
-    control_plane_port=18001,
-    pool=PoolKey("ai", "chat"),
-)
 POD: Json = {
     "metadata": {"labels": {"app": "api"}},
     "spec": {

@@ -15,22 +15,12 @@ from hypothesis import strategies as st
 from aoai_operator.adapters.envoy_process import find_envoy
 from aoai_operator.adapters.manifests.roundtrip import NotYamlError, read, write
 from aoai_operator.core.envoy.control_plane import sds_files
-from aoai_operator.core.names import PoolKey
 from aoai_operator.core.sidecar import CONTAINER, TEMPLATES, Sidecar, inject
 from aoai_operator.injecting import InjectFailedError, inject_all
+from support.sidecars import SIDECAR
 
 HERE = Path(__file__).parent / "inject"
 INPUTS = sorted(path for path in HERE.glob("*.yaml") if not path.name.endswith(".injected.yaml"))
-SIDECAR = Sidecar(
-    gateway="default",
-    operator_namespace="aoai-system",
-    name="aoai-operator",
-    image="example/aoai-operator:1",
-    port=18080,
-    ready_port=18081,
-    control_plane_port=18001,
-    pool=PoolKey("ai", "chat"),
-)
 
 
 @pytest.mark.parametrize("source", INPUTS, ids=lambda p: p.stem)

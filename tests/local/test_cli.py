@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from aoai_operator.adapters.kube.lease import LeaseTiming
 from aoai_operator.cli import app
-from aoai_operator.cluster.cli import SHORTEST_LEASE, USAGE
+from aoai_operator.cluster.cli import SHORTEST_LEASE
+from aoai_operator.command_line import USAGE
 from aoai_operator.settings import HostPort
 from aoai_operator.simulator import Simulator
 from support.manifests import pool_manifest

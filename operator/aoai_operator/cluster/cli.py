@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +10,12 @@ import structlog
 import typer
 
 from aoai_operator.adapters import logs
-from aoai_operator.core.api import parse_duration
+from aoai_operator.command_line import FAILED, USAGE, fail, seconds
 from aoai_operator.core.sidecar import PORT as SIDECAR_PORT
 from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, system_trust
 
 SHORTEST_LEASE = 10
 """Seconds. Of a shorter Lease one slow answer of the API server would cost the leader its office."""
-USAGE = 2
-FAILED = 3
 
 EXAMPLES = """Examples:
 
@@ -32,18 +29,11 @@ asked, with 3 when it failed.
 """
 
 
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text) / timedelta(seconds=1)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 def _lease_seconds(text: str) -> float:
-    seconds = _seconds(text)
-    if seconds < SHORTEST_LEASE:
+    lasting = seconds(text)
+    if lasting < SHORTEST_LEASE:
         raise typer.BadParameter(f"{text} is too short to renew a Lease in; give {SHORTEST_LEASE}s or more")
-    return seconds
+    return lasting
 
 
 def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
@@ -110,11 +100,11 @@ def run(
         _option("--ca-file", "PEM file of the CAs of the endpoints' certificates.", exists=True, dir_okay=False),
     ] = None,
     resync: Annotated[
-        float, _option("--resync", "How long until everything is read again.", metavar="DURATION", parser=_seconds)
+        float, _option("--resync", "How long until everything is read again.", metavar="DURATION", parser=seconds)
     ] = "5m",  # type: ignore[assignment]
     secrets_interval: Annotated[
         float,
-        _option("--secrets-interval", "How long until a Secret is read again.", metavar="DURATION", parser=_seconds),
+        _option("--secrets-interval", "How long until a Secret is read again.", metavar="DURATION", parser=seconds),
     ] = "30s",  # type: ignore[assignment]
     lease_duration: Annotated[
         float,
@@ -156,9 +146,7 @@ def run(
     try:
         asyncio.run(run_cluster(settings))
     except StartError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(USAGE) from None
+        fail(str(error), USAGE)
     except Exception as error:  # noqa: BLE001 - whatever it was, the exit code tells it from a wrong use
         structlog.get_logger("run").exception("failed")
-        typer.secho(f"error: failed while running: {error}", fg="red", err=True)
-        raise typer.Exit(FAILED) from None
+        fail(f"failed while running: {error}", FAILED)
