@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from aoai_operator.core.envoy.headers import NON_STANDARD
 from aoai_operator.simulator import Deployment, Region, Simulator, Status, Throttle
-from support.calls import HELLO, STANDARD_HEADERS, ask, last, requests
+from support.calls import HELLO, STANDARD_HEADERS, ask, heal, last, requests
 from support.dataplane import DataPlane
 from support.manifests import TENANT_KEY, pool_manifest
 
@@ -45,9 +45,7 @@ async def gateway(azure: Simulator) -> AsyncIterator[DataPlane]:
 @pytest.fixture(autouse=True)
 def healed(azure: Simulator) -> None:
     """Start each test with healthy regions."""
-    for name in azure.regions:
-        azure.heal(name)
-    azure.reset_counts()
+    heal(azure)
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "own"])

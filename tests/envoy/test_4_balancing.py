@@ -12,7 +12,7 @@ import pytest_asyncio
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.simulator import BadHeaders, Deployment, Region, Simulator, Slow, Throttle
-from support.calls import HELLO, ask
+from support.calls import HELLO, ask, heal
 from support.dataplane import DataPlane
 from support.manifests import pool_manifest
 from support.waiting import eventually
@@ -78,9 +78,7 @@ async def gateway(azure: Simulator) -> AsyncIterator[DataPlane]:
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def healed(azure: Simulator) -> None:
     """Start each test with healthy regions."""
-    for name in azure.regions:
-        azure.heal(name)
-    azure.reset_counts()
+    heal(azure)
 
 
 async def shares(gateway: DataPlane, azure: Simulator, pool: str, requests: int) -> list[float]:

@@ -30,7 +30,7 @@ from aoai_operator.simulator import (
     Status,
     Throttle,
 )
-from support.calls import HELLO, ask, head, raw, requests
+from support.calls import HELLO, ask, head, heal, raw, requests
 from support.dataplane import DataPlane
 from support.manifests import pool_manifest
 from support.servers import Authority
@@ -112,9 +112,7 @@ async def gateway(azure: Simulator, strangers: Strangers) -> AsyncIterator[DataP
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def healed(azure: Simulator, gateway: DataPlane) -> None:
     """Start each test with regions that are well, and that Envoy asks: a refusal ejects one for half a second."""
-    for name in azure.regions:
-        azure.heal(name)
-    azure.reset_counts()
+    heal(azure)
     async with gateway.client() as client:
 
         async def all_serve() -> bool:

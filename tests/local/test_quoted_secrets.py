@@ -14,11 +14,9 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
-from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.compiler import compile_world
-from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
 from aoai_operator.core.envoy.translate import translate
@@ -30,20 +28,13 @@ from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.publish import Publisher
+from support.managed import NoObservations, envoy_beside
 from support.resources import pool, world
 from support.waiting import eventually
 
 TENANT = "tenant-s3cret-0123456789"
 REGION = "region-s3cret-0123456789"
 RESOURCES = world(pool("a"), azure=REGION, team=TENANT)
-
-
-class NoObservations:
-    def overrides(self, now: int) -> Overrides:  # noqa: ARG002
-        return Overrides()
-
-    def next_change(self, now: int) -> int | None:  # noqa: ARG002
-        return None
 
 
 class Heard(Metrics):
@@ -111,12 +102,6 @@ class Parts:
         return f"{logs} {statuses} {generate_latest(self.meters.registry).decode()}"
 
 
-async def cancelled(task: asyncio.Task[None]) -> None:
-    """End a task."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 @pytest.fixture
 def logs() -> Any:
     with capture_logs() as taken:
@@ -128,7 +113,8 @@ async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
     made = Parts(tmp_path, 1)
     task = asyncio.create_task(made.publisher.run())
     yield made
-    await cancelled(task)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_a_refusal_that_quotes_keys_shows_none(logs: list[object], parts: Parts) -> None:
@@ -147,23 +133,7 @@ async def test_a_real_envoy_quotes_a_tenants_key_and_it_does_not_show(logs: list
     async with AsyncExitStack() as stack:
         port = stack.enter_context(reserved_port("127.0.0.1", 0))
         parts = Parts(tmp_path, port, translate=translate_twice)
-        control, admin = tmp_path / "xds.sock", tmp_path / "admin.sock"
-        await stack.enter_async_context(parts.plane.serving(f"unix:{control}"))
-        static = bootstrap(
-            node_id="n", gateway="default", control_plane=UnixAddress(str(control)), admin=UnixAddress(str(admin))
-        )
-        options = EnvoyOptions(
-            binary=find_envoy(None),
-            directory=tmp_path,
-            bootstrap=static,
-            admin_socket=admin,
-            concurrency=1,
-            drain_seconds=1,
-        )
-        envoy = EnvoyProcess(options, clean=parts.publisher.cleaned)
-        for loop in (envoy.run(), parts.publisher.run()):
-            stack.push_async_callback(cancelled, asyncio.create_task(loop))
-        stack.push_async_callback(envoy.stop)
+        await stack.enter_async_context(envoy_beside(parts.plane, parts.publisher, tmp_path))
         await eventually(lambda: parts.meters.words and parts.publisher.refusals(), what="Envoy refuses the keys")
         await eventually(lambda: [e for e in logs if e.get("logger") == "config"], what="Envoy logs the refusal")
         shown = parts.shown(logs)

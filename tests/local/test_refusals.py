@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.control_plane import ControlPlane, Gateway
 from aoai_operator.core.compiler import compile_world
-from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Snapshot, TypeUrl
 from aoai_operator.core.envoy.translate import translate
@@ -25,20 +22,13 @@ from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.publish import Publisher
+from support.managed import NoObservations, envoy_beside
 from support.resources import pool, world
 from support.waiting import eventually
 
 B = PoolKey("ns", "b")
 POISON = "https://poison.example"
 """The address of an endpoint whose pool's resources are made unacceptable to Envoy."""
-
-
-class NoObservations:
-    def overrides(self, now: int) -> Overrides:  # noqa: ARG002
-        return Overrides()
-
-    def next_change(self, now: int) -> int | None:  # noqa: ARG002
-        return None
 
 
 @dataclass
@@ -118,31 +108,8 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         )
         plane = ControlPlane(changed=lambda: None, meters=Metrics())
         gateway = plane.add("default", refused=publisher.refused, settled=publisher.settled)
-        control, admin = tmp_path / "xds.sock", tmp_path / "admin.sock"
-        await stack.enter_async_context(plane.serving(f"unix:{control}"))
-        static = bootstrap(
-            node_id="n",
-            gateway="default",
-            control_plane=UnixAddress(str(control)),
-            admin=UnixAddress(str(admin)),
-        )
-        options = EnvoyOptions(
-            binary=find_envoy(None),
-            directory=tmp_path,
-            bootstrap=static,
-            admin_socket=admin,
-            concurrency=1,
-            drain_seconds=1,
-        )
-        envoy = EnvoyProcess(options, clean=publisher.cleaned)
-        tasks = [asyncio.create_task(envoy.run()), asyncio.create_task(publisher.run())]
-        made = House(publisher, str(admin))
-        await eventually(admin.exists)
-        yield made
-        await envoy.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        admin = await stack.enter_async_context(envoy_beside(plane, publisher, tmp_path))
+        yield House(publisher, str(admin))
 
 
 async def test_a_refused_pool_is_out_and_the_others_come_in(house: House) -> None:
