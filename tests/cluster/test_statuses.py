@@ -9,11 +9,12 @@ from collections.abc import Iterable
 import pytest
 
 from aoai_operator.simulator.faults import Status
+from support.argocd import health
 from support.calls import ask
 from support.cluster.audit import Call
 from support.cluster.client import Json
 from support.cluster.control_plane import ControlPlane
-from support.cluster.house import POOLS, House
+from support.cluster.house import POOLS, QUOTAS, House
 from support.waiting import eventually
 
 EVENTS = "events.k8s.io/v1/events"
@@ -24,6 +25,12 @@ async def kstatus(house: House) -> dict[str, str]:
     shown = await house.plane.kubectl("get", "aoai", "-n", house.namespace, "-o", "yaml")
     found = json.loads(await house.plane.run("kstatus", stdin=shown))
     return {a["kind"]: a["status"] for a in found}
+
+
+async def argo(house: House) -> set[str]:
+    """Return what Argo CD, by the script of examples/argocd, says of our objects as the API server has them."""
+    found = [await house.plane.get(kind, namespace=house.namespace) for kind in (POOLS, QUOTAS)]
+    return {health(item)[0] for items in found if items is not None for item in items["items"]}
 
 
 def conditions(item: Json) -> dict[str, tuple[str, str]]:
@@ -51,10 +58,12 @@ async def test_from_fresh_to_ready_to_stalled(plane: ControlPlane, namespace: st
     async with House(plane, namespace) as house:
         await house.apply_pool()
         assert set((await kstatus(house)).values()) == {"InProgress"}
+        assert await argo(house) == {"Progressing"}
         await house.release.start_operator()
         pool = await becomes(house, Programmed=("Unknown", "NoProxies"), Ready=("Unknown", "NoProxies"))
         assert pool["status"]["proxies"] == {"connected": 0, "programmed": 0}
         assert (await kstatus(house))["AOAIBackendPool"] == "InProgress"
+        assert health(pool) == ("Progressing", "No Envoy of the gateway default is connected.")
         for name in ("operator-1", "operator-2"):
             await house.release.start_operator(name)
         for name in ("gateway-0", "gateway-1"):
@@ -63,6 +72,7 @@ async def test_from_fresh_to_ready_to_stalled(plane: ControlPlane, namespace: st
         await plane.wait_for(lambda p: p["status"]["proxies"] == both, POOLS, "chat", namespace=namespace)
         await becomes(house, Ready=("True", "Ready"), Healthy=("True", "Healthy"))
         assert set((await kstatus(house)).values()) == {"Current"}
+        assert await argo(house) == {"Healthy"}
 
         house.azure.fault("west", Status(status=500))
         async with house.client() as client:
@@ -74,6 +84,7 @@ async def test_from_fresh_to_ready_to_stalled(plane: ControlPlane, namespace: st
             await eventually(sick, within=60)
         pool = await house.pool()
         assert conditions(pool)["Ready"] == ("True", "Ready")
+        assert health(pool)[0] == "Healthy"
         assert pool["status"]["healthyEndpoints"] == "1/2"
         states = {e["name"]: (e["state"], e["reason"]) for e in pool["status"]["endpoints"]}
         assert states["east"][0] == "Healthy"
@@ -82,12 +93,16 @@ async def test_from_fresh_to_ready_to_stalled(plane: ControlPlane, namespace: st
         await becomes(house, Healthy=("True", "Healthy"))
 
         await house.apply_pool(spec={"suspend": True})
-        await becomes(house, Programmed=("True", "Suspended"), Ready=("True", "Ready"))
+        pool = await becomes(house, Programmed=("True", "Suspended"), Ready=("True", "Ready"))
+        assert health(pool) == ("Suspended", "Suspended by spec.suspend.")
         await house.apply_pool()
         await becomes(house, Programmed=("True", "Programmed"))
         model = {"gpt-4o": (), "gpt-9": ()}
         await house.apply_pool(models=model)
-        await becomes(house, Accepted=("False", "NoDeployment"), Stalled=("True", "NoDeployment"))
+        pool = await becomes(house, Accepted=("False", "NoDeployment"), Stalled=("True", "NoDeployment"))
+        status, why = health(pool)
+        assert status == "Degraded"
+        assert "gpt-9" in why
         assert (await kstatus(house))["AOAIBackendPool"] == "Failed"
         await house.apply_pool()
         await becomes(house, Ready=("True", "Ready"))

@@ -8,38 +8,20 @@ from typing import Any
 
 import pytest
 import yaml
-from lupa import lua51
 from pydantic import BaseModel
 
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
 from aoai_operator.core.compiler import compile_world
+from support.argocd import ARGOCD, health
 from support.chart import CHART
 from support.worlds import read_world
 
 ROOT = Path(__file__).parents[2]
-ARGOCD = ROOT / "examples" / "argocd"
 FLUX = ROOT / "examples" / "flux"
 WORLDS = sorted((ROOT / "tests" / "golden" / "compile").glob("*.in.yaml"))
 Json = dict[str, Any]
 
 POOL: Json = {"metadata": {"generation": 2}, "spec": {}}
-
-
-def health(resource: Json) -> tuple[str, str]:
-    """Return what Argo CD would say of a resource. Its Lua is gopher-lua, a 5.1."""
-    lua = lua51.LuaRuntime()
-    script = (ARGOCD / "health.lua").read_text(encoding="utf-8")
-    run = lua.execute(f"return function(obj)\n{script}\nend")
-    answer = run(_table(lua, resource))
-    return answer["status"], answer["message"]
-
-
-def _table(lua: Any, value: Any) -> Any:
-    if isinstance(value, dict):
-        return lua.table_from({key: _table(lua, item) for key, item in value.items()})
-    if isinstance(value, list | tuple):
-        return lua.table_from([_table(lua, item) for item in value])
-    return value
 
 
 def with_conditions(*conditions: tuple[str, str, str], observed: int = 2) -> Json:
