@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -108,20 +110,64 @@ async def signature(house: House) -> str:
 
 async def test_an_older_version_left_no_signatures(house: House) -> None:
     """All replicas are down when the new version comes: it takes nothing of what it finds, and no client notices."""
-    name = f"{house.release.name}-aoai-operator-tables"
     async with load(house.client(max_retries=0)) as under:
         for pod in house.release.operators.values():
             await pod.part.stop()
-        await house.plane.request("DELETE", path(SECRETS, name, namespace=house.namespace))
-        edit = {"metadata": {"annotations": {SIGNATURE: None}}}
-        url = path(MAPS, "chat-routing", namespace=house.namespace)
-        answer = await house.plane.request("PATCH", url, json=edit, content_type="application/merge-patch+json")
-        answer.raise_for_status()
+        await unsign(house)
         for pod in house.release.operators.values():
             await pod.part.start()
         await under.goes_on(100)
         await eventually(lambda: signature(house), within=60, what="the table is signed")
         await whole(house)
+
+
+async def test_an_older_version_leads_while_the_new_one_comes(house: House) -> None:
+    """A rolling update: nobody signs yet. The new replica serves after some patience, and takes no pool from an Envoy."""
+    (pod, *others) = house.release.operators.values()
+    known = len(connected(pod))
+    async with load(house.client(max_retries=0)) as under:
+        for running in (pod, *others):
+            await running.part.stop()
+        lease = asyncio.create_task(held_by_another(house))
+        try:
+            await unsign(house)
+            await pod.part.start()
+            await eventually(pod.ready, within=90, what="it is ready, though nobody signs")
+            await eventually(lambda: len(connected(pod)) >= known + 2, what="the Envoys come to it")
+            assert not await signature(house)
+            await under.goes_on(100)
+        finally:
+            lease.cancel()
+            await asyncio.gather(lease, return_exceptions=True)
+        await eventually(lambda: signature(house), within=60, what="it leads, and signs the table")
+        await whole(house)
+
+
+def connected(pod: OperatorPod) -> list[Json]:
+    return [line for line in pod.logs() if line["event"] == "an Envoy connected"]
+
+
+async def held_by_another(house: House) -> None:
+    """Keep the Lease as somebody else."""
+    name = f"{house.release.name}-aoai-operator"
+    url = path("coordination.k8s.io/v1/leases", name, namespace=house.namespace)
+    while True:
+        spec = {"holderIdentity": "older-version", "renewTime": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+        answer = await house.plane.request(
+            "PATCH", url, json={"spec": spec}, content_type="application/merge-patch+json"
+        )
+        answer.raise_for_status()
+        await asyncio.sleep(1)
+
+
+async def unsign(house: House) -> None:
+    """Leave a table as a version without signatures does."""
+    name = f"{house.release.name}-aoai-operator-tables"
+    await house.plane.request("DELETE", path(SECRETS, name, namespace=house.namespace))
+    edit = {"metadata": {"annotations": {SIGNATURE: None}}}
+    url = path(MAPS, "chat-routing", namespace=house.namespace)
+    answer = await house.plane.request("PATCH", url, json=edit, content_type="application/merge-patch+json")
+    answer.raise_for_status()
 
 
 async def test_a_secret_is_deleted_and_restored(house: House) -> None:

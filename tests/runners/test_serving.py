@@ -19,6 +19,7 @@ from aoai_operator.cluster import serving as module
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.core import configmaps
 from aoai_operator.core.configmaps import POOL_LABEL
+from aoai_operator.core.envoy.snapshot import Owners
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.signing import key_data, key_of
@@ -93,6 +94,7 @@ class Replica:
         self.delivered: list[tuple[str, str | None]] = []
         self._api = api
         self.changes = 0
+        self.unknown: Owners = frozenset()
         kube = cast(KubeApi, api)
         self.key = TableKey(
             api=kube,
@@ -119,7 +121,10 @@ class Replica:
     async def _pool(self, key: PoolKey) -> JsonObject | None:
         return await self._api.get(POOLS, key)
 
-    def _deliver(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
+    def _deliver(
+        self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue], unknown: Owners
+    ) -> None:
+        self.unknown = unknown
         if CHAT not in tables:
             return
         ref = tables[CHAT].endpoints[0].credential
@@ -245,6 +250,36 @@ async def test_a_start_gives_a_leader_time_to_sign(api: Api) -> None:
         replica.serving.wake(api.put(table("old")))
         await asyncio.wait_for(replica.serving.ready.wait(), 10)
         assert replica.delivered == [("old", "a")]
+
+
+async def test_of_a_pool_whose_table_stays_refused_envoys_keep_what_they_have(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(module, "_SHARED_KEPT", 0.5)
+    api.put(table("old"), OTHER_KEY)
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.unknown == {"ai/chat", None}
+        await eventually(lambda: replica.unknown == {"ai/chat"}, what="changes of what is shared are let through")
+        assert replica.serving.tables == {}
+        replica.serving.wake(api.put(table("old")))
+        await eventually(lambda: replica.delivered == [("old", "a")])
+        assert replica.unknown == frozenset()
+
+
+async def test_envoys_keep_nothing_of_a_pool_that_is_gone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)
+    api.put(table("old"), OTHER_KEY)
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        assert replica.unknown == {"ai/chat", None}
+        api.pools = set()
+        await eventually(lambda: replica.unknown == frozenset())
 
 
 async def test_no_start_waits_for_a_table_of_a_pool_that_is_not_there(api: Api) -> None:

@@ -95,7 +95,7 @@ class SnapshotCache:
             for url in snapshot.resources
         }
         self._prepared.clear()
-        after = PackedSnapshot(snapshot.version, packed)
+        after = PackedSnapshot(snapshot.version, packed, snapshot.unknown)
         self._published[gateway] = _Published(snapshot, after, tuple(bad))
         if after != before.packed:
             for changed in self._watchers:

@@ -44,6 +44,7 @@ from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.certificates import expiries
 from aoai_operator.core.configmaps import POOL_LABEL
+from aoai_operator.core.envoy.snapshot import Owners
 from aoai_operator.core.identity import PeerKind
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.pki import Certificate, KeyPair
@@ -366,13 +367,15 @@ class _Operator:
         else:
             self._leading.wake(wake.resource, wake.key)
 
-    def _deliver(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
+    def _deliver(
+        self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue], unknown: Owners
+    ) -> None:
         self._metrics.follow(tables.values())
         self._metrics.certificates(expiries(tables.values(), secrets))
         self._observer.follow(tables.values())
         self._peering.tables_changed()
         self._probing.follow(tables.values(), secrets)
-        self._gateways.want(tables, secrets)
+        self._gateways.want(tables, secrets, unknown)
         if (trusted := trusting(self._settings, tables.values())) != self._told_trust:
             self._told_trust = trusted
             self._certificates.wake()

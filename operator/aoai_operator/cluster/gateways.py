@@ -11,6 +11,7 @@ import structlog
 from aoai_operator.control_plane import ControlPlane, Gateway
 from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.snapshot import Owners
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
@@ -62,6 +63,7 @@ class Gateways:
         self._asked: dict[Audience, None] = {}
         self._tables: Mapping[PoolKey, RoutingTable] = {}
         self._secrets: Mapping[SecretRef, SecretValue] = {}
+        self._unknown: Owners = frozenset()
         self._known = False
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -93,16 +95,21 @@ class Gateways:
         task = self._tasks.create_task(publisher.run()) if self._tasks is not None else None
         self._driven[audience] = _Driven(publisher, gateway, task)
         if self._known:
-            publisher.want(self._seen_by(audience), self._secrets)
+            publisher.want(self._seen_by(audience), self._secrets, self._unknown)
         _log.info("driving a gateway", audience=str(audience))
 
-    def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
-        """Take the tables and secrets that are in force now."""
-        self._tables, self._secrets, self._known = tables, secrets, True
+    def want(
+        self,
+        tables: Mapping[PoolKey, RoutingTable],
+        secrets: Mapping[SecretRef, SecretValue],
+        unknown: Owners = frozenset(),
+    ) -> None:
+        """Take the tables and secrets that are in force now; of `unknown` owners Envoys keep what they have."""
+        self._tables, self._secrets, self._unknown, self._known = tables, secrets, unknown, True
         for audience in tuple(self._asked):
             self.open(audience)
         for audience, driven in self._driven.items():
-            driven.publisher.want(self._seen_by(audience), secrets)
+            driven.publisher.want(self._seen_by(audience), secrets, unknown)
 
     def observed(self) -> None:
         """Publish soon: something was observed."""

@@ -12,6 +12,7 @@ import structlog
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
 from aoai_operator.core import configmaps
+from aoai_operator.core.envoy.snapshot import Owners
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
@@ -20,11 +21,15 @@ from aoai_operator.runners.signing import TableKey
 
 _log = structlog.get_logger("serving")
 
-Deliver = Callable[[Mapping[PoolKey, RoutingTable], Mapping[SecretRef, SecretValue]], None]
+Deliver = Callable[[Mapping[PoolKey, RoutingTable], Mapping[SecretRef, SecretValue], Owners], None]
+"""Takes the tables, the secrets that they refer to, and of whose resources Envoys keep what they have."""
 
 _PATIENCE = 30.0
 """Seconds for which a start waits for tables that are refused, or half written: longer than it takes until somebody
 leads, and mends them."""
+_SHARED_KEPT = 300.0
+"""Seconds from there on for which Envoys keep what pools share, such as routes by host name, where a pool is not known:
+one pool, and whoever keeps its table unreadable, must not hold up the changes of others for ever."""
 _LOOK_AGAIN = 5.0
 """Seconds until it is asked again whether a pool is still there whose ConfigMaps hold no table that is taken."""
 _ASKED = 16
@@ -72,6 +77,7 @@ class Serving:
         self.ready = asyncio.Event()
         """Set once they could be served: with their secrets, and after some patience with those that are refused."""
         self._patient_until = math.inf
+        self._shared_kept_until = 0.0
         self.changed: Callable[[], None] = lambda: None
         """Is called when a ConfigMap changed, by us or by somebody else."""
         self._as_applied: dict[PoolKey, tuple[str, str]] = {}
@@ -80,6 +86,7 @@ class Serving:
         self._doubted: dict[PoolKey, float] = {}
         self._absent: set[PoolKey] = set()
         self._moved = False
+        self._unknown: Owners = frozenset()
         self._handed_on: Mapping[SecretRef, SecretValue] = {}
 
     @property
@@ -156,7 +163,7 @@ class Serving:
     def _may_serve(self) -> bool:
         """Tell whether to hand the tables on. At the start, a leader is given time to mend those that are refused.
 
-        An Envoy that comes here from another replica would lose those pools; it keeps what it has until we listen.
+        An Envoy that comes from another replica keeps what it has of them, but one that starts would not know them.
         """
         if self.ready.is_set():
             return True
@@ -164,6 +171,7 @@ class Serving:
             return True
         now = asyncio.get_running_loop().time()
         self._patient_until = min(self._patient_until, now + _PATIENCE)
+        self._shared_kept_until = self._patient_until + _SHARED_KEPT
         return now >= self._patient_until
 
     async def _next_reason(self) -> bool:
@@ -284,13 +292,24 @@ class Serving:
         if not self.ready.is_set():
             if self._held:
                 return
-        elif not (again or served != self._served or self._handed_on is not self._secrets.values):
+        elif not (
+            again
+            or served != self._served
+            or self._handed_on is not self._secrets.values
+            or self._unknown != self._not_known()
+        ):
             return
         if served != self._served:
             self._secrets.want("tables", _refs(self.tables, served))
-        self._served, self._handed_on = served, self._secrets.values
-        self._deliver(self._served, self._handed_on)
+        self._served, self._handed_on, self._unknown = served, self._secrets.values, self._not_known()
+        self._deliver(self._served, self._handed_on, self._unknown)
         self.ready.set()
+
+    def _not_known(self) -> Owners:
+        """Return the pools that live, and of which no table could be read since the start; None: what pools share."""
+        pools = self._doubted.keys() - self.tables.keys()
+        shared = asyncio.get_running_loop().time() < self._shared_kept_until
+        return frozenset(map(str, pools)) | ({None} if pools and shared else frozenset())
 
     def _with_their_secrets(self) -> dict[PoolKey, RoutingTable]:
         """Return the tables, and in place of one whose Secrets are not read yet the last good one, for some time."""

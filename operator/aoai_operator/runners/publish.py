@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -13,7 +13,7 @@ import structlog
 
 from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.envoy.settings import GatewaySettings
-from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl, content_hash
+from aoai_operator.core.envoy.snapshot import Owners, Snapshot, TypeUrl, content_hash
 from aoai_operator.core.envoy.translate import Translator
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
@@ -129,6 +129,7 @@ class Publisher:
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
         self._sent: Mapping[PoolKey, str] = {}
+        self._unknown: Owners = frozenset()
         self._wanted: dict[PoolKey, str] = {}
         self._versions: set[str] = set()
         self._settled = ""
@@ -139,8 +140,14 @@ class Publisher:
         # may come again with the next suspect.
         self._refused: dict[tuple[TypeUrl, str], _Refused] = {}
 
-    def want(self, tables: Mapping[PoolKey, RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
-        """Take the tables and secrets that the resources ask for now."""
+    def want(
+        self,
+        tables: Mapping[PoolKey, RoutingTable],
+        secrets: Mapping[SecretRef, SecretValue],
+        unknown: Owners = frozenset(),
+    ) -> None:
+        """Take the tables and secrets that are in force now; of `unknown` owners Envoys keep what they have."""
+        self._unknown = unknown
         mine = {key: table for key, table in tables.items() if table.gateway == self._settings.gateway}
         before, now = self._quarantine.wanted, self._now()
         self._move(
@@ -224,11 +231,11 @@ class Publisher:
             return
 
     async def _publish(self) -> None:
-        entries = self._quarantine.published
+        entries, unknown = self._quarantine.published, self._unknown
         overrides = self._observing.overrides(self._now())
         try:
             # Of a thousand pools the first takes seconds, in which the Envoys want to be heard.
-            snapshot, revisions = await asyncio.to_thread(self._snapshot_of, entries, overrides)
+            snapshot, revisions = await asyncio.to_thread(self._snapshot_of, entries, overrides, unknown)
         except Exception:  # noqa: BLE001 - what is published must outlive any mistake of ours
             _log.exception("translating failed, the last good snapshot keeps serving")
             return
@@ -250,12 +257,14 @@ class Publisher:
             self._moved()
 
     def _snapshot_of(
-        self, entries: Mapping[PoolKey, PoolInput], overrides: Overrides
+        self, entries: Mapping[PoolKey, PoolInput], overrides: Overrides, unknown: Owners
     ) -> tuple[Snapshot, dict[PoolKey, str]]:
         secrets: dict[SecretRef, SecretValue] = {}
         for entry in entries.values():
             secrets.update(entry.secrets)
         snapshot = self._translate([e.table for e in entries.values()], secrets, overrides, self._settings)
+        if unknown:
+            snapshot = replace(snapshot, unknown=unknown)
         if self._snapshot is None or snapshot.version != self._snapshot.version:
             self._prepare(snapshot)
         return snapshot, {key: entry.revision for key, entry in entries.items()}

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from aoai_operator.core.envoy.generations import Doubts
 from aoai_operator.core.envoy.packed import WILDCARD, PackedResource
-from aoai_operator.core.envoy.snapshot import TypeUrl
+from aoai_operator.core.envoy.snapshot import Owners, TypeUrl, owner_of
 
 WILDCARD_TYPES = frozenset({TypeUrl.CLUSTER, TypeUrl.LISTENER, TypeUrl.SCOPE})
 
@@ -95,6 +95,7 @@ class Subscription:
         self._suspects: list[tuple[str, ...]] = []
         self._news = Doubts()
         self._losses = Doubts()
+        self._unknown: Owners = frozenset()
         # Envoy waits for the first answer to a wildcard at its start, even if there is nothing.
         self._greeting_owed = wildcard and not held
 
@@ -127,6 +128,16 @@ class Subscription:
                 doubts.add_all()
             doubts.add(names)
 
+    def leave(self, unknown: Owners) -> None:
+        """Leave what the proxy holds of these owners as it is, until another call says otherwise."""
+        if unknown != self._unknown:
+            self._unknown = unknown
+            self._news.add_all()
+            self._losses.add_all()
+
+    def _is_left(self, name: str) -> bool:
+        return bool(self._unknown) and self.held.get(name, REMOVED) != REMOVED and owner_of(name) in self._unknown
+
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
             self.held.pop(name, None)
@@ -155,10 +166,10 @@ class Subscription:
         resource = current.get(name)
         if resource is None or not self._wants(name):
             return False
-        return name in self._owed or self.held.get(name) != resource.version
+        return name in self._owed or (self.held.get(name) != resource.version and not self._is_left(name))
 
     def _is_news_as_absent(self, name: str, current: Mapping[str, PackedResource]) -> bool:
-        if name in current:
+        if name in current or self._is_left(name):
             return False
         return name in self._owed or (name in self.names and name not in self.held)
 
@@ -168,7 +179,7 @@ class Subscription:
         lost = sorted(
             name
             for name in (held if names is None else names)
-            if name not in current and held.get(name, REMOVED) != REMOVED
+            if name not in current and held.get(name, REMOVED) != REMOVED and not self._is_left(name)
         )
         self._losses.keep(lost)
         return lost

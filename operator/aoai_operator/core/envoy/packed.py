@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from aoai_operator.core.envoy.snapshot import Json, TypeUrl
+from aoai_operator.core.envoy.snapshot import Json, Owners, TypeUrl
 
 WILDCARD = "*"
 """Stands for every resource of a type."""
@@ -31,10 +31,11 @@ class PackedResource:
 
 @dataclass(frozen=True, slots=True)
 class PackedSnapshot:
-    """All encoded resources of one gateway. `version` is that of the snapshot it was asked to be."""
+    """All encoded resources of one gateway. `version` and `unknown` are those of the snapshot it was asked to be."""
 
     version: str
     resources: Mapping[TypeUrl, Mapping[str, PackedResource]] = field(repr=False)
+    unknown: Owners = frozenset()
 
 
 def references(type_url: TypeUrl, body: Json) -> frozenset[Reference]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -92,16 +93,29 @@ class Resource:
 Resources = Mapping[TypeUrl, Mapping[str, Resource]]
 """By type and name."""
 
+Owners = frozenset[str | None]
+"""Owners of resources, as `Resource.owner` names them."""
+
+
+def owner_of(name: str) -> str | None:
+    """Return the owner of a resource, by its name alone: a pool's begins with "namespace/pool"."""
+    namespace, slash, rest = name.partition("/")
+    return f"{namespace}/{re.split('[/:]', rest)[0]}" if slash else None
+
 
 @dataclass(frozen=True)
 class Snapshot:
     """All resources of one gateway. Two snapshots with equal content are equal, and have equal versions.
 
-    `digests` are the sums of the resources' digests by type, where they are known already.
+    Attributes:
+        resources: by type and name.
+        digests: the sums of the resources' digests by type, where they are known already.
+        unknown: owners of whose resources it is not known what they are now: a proxy keeps what it has of them.
     """
 
-    resources: Mapping[TypeUrl, Mapping[str, Resource]]
+    resources: Resources
     digests: Mapping[TypeUrl, int] | None = field(default=None, compare=False, repr=False)
+    unknown: Owners = frozenset()
 
     @staticmethod
     def of(resources: Iterable[tuple[TypeUrl, Resource]]) -> Snapshot:
@@ -114,7 +128,8 @@ class Snapshot:
     @cached_property
     def version(self) -> str:
         """A content hash over the versions of everything in it."""
-        return content_hash({url: f"{digest:x}" for url, digest in self._digests().items()})
+        known = {url: f"{digest:x}" for url, digest in self._digests().items()}
+        return content_hash([known, sorted(map(str, self.unknown))] if self.unknown else known)
 
     def _digests(self) -> Mapping[TypeUrl, int]:
         if self.digests is not None:

@@ -59,6 +59,8 @@ class DeltaStream:
 
     def next_response(self, snapshot: PackedSnapshot) -> Response | None:
         """Return the next response to send on the way to `snapshot`; None when there is nothing to send now."""
+        for subscription in self._subscriptions.values():
+            subscription.leave(snapshot.unknown)
         return self._next_update(snapshot) or self._next_removal(snapshot)
 
     def stop_waiting(self) -> None:
