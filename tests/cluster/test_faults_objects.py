@@ -122,7 +122,7 @@ async def test_an_older_version_left_no_signatures(house: House) -> None:
 
 
 async def test_an_older_version_leads_while_the_new_one_comes(house: House) -> None:
-    """A rolling update: nobody signs yet. The new replica serves after some patience, and takes no pool from an Envoy."""
+    """A rolling update: nobody signs yet. The new replica serves after some patience, and no Envoy loses a pool."""
     (pod, *others) = house.release.operators.values()
     known = len(connected(pod))
     async with load(house.client(max_retries=0)) as under:

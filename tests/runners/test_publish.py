@@ -124,6 +124,19 @@ async def test_equal_content_is_not_published_again(gateway: Gateway) -> None:
     assert len(gateway.snapshots) == 2
 
 
+async def test_what_is_not_known_is_published_when_it_is_another(gateway: Gateway) -> None:
+    gateway.want(pool("a"))
+    first = await gateway.published(1)
+    assert first.unknown == frozenset()
+    resources = world(pool("a"))
+    tables = compile_world(resources).tables
+    for count, unknown in enumerate((frozenset({"ai/b", None}), frozenset({"ai/b"}), frozenset[str | None]()), 2):
+        gateway.publisher.want(tables, resources.secrets, unknown)
+        snapshot = await gateway.published(count)
+        assert (snapshot.unknown, snapshot.resources) == (unknown, first.resources)
+    assert snapshot == first
+
+
 async def test_pools_of_other_gateways_are_left_out(gateway: Gateway) -> None:
     other = pool("b").model_dump(by_alias=True)
     other["spec"]["gateway"]["name"] = "other"
