@@ -152,7 +152,9 @@ async def held_by_another(house: House) -> None:
     name = f"{house.release.name}-aoai-operator"
     url = path("coordination.k8s.io/v1/leases", name, namespace=house.namespace)
     while True:
-        spec = {"holderIdentity": "older-version", "renewTime": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        # Who gave it back said that it lasts for a second.
+        spec = {"holderIdentity": "older-version", "leaseDurationSeconds": 15, "renewTime": now}
         answer = await house.plane.request(
             "PATCH", url, json={"spec": spec}, content_type="application/merge-patch+json"
         )
