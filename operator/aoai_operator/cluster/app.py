@@ -15,7 +15,7 @@ from prometheus_client import disable_created_metrics
 
 from aoai_operator.adapters.clock import SteadyClock, elapsed
 from aoai_operator.adapters.grpc_server import ServerCertificate, serving, serving_tls
-from aoai_operator.adapters.http import Checks, serve_http
+from aoai_operator.adapters.http import Checks
 from aoai_operator.adapters.identity import Identities
 from aoai_operator.adapters.kube.access import AccessError
 from aoai_operator.adapters.kube.bridge import Bridge, Wake, Watched
@@ -29,7 +29,6 @@ from aoai_operator.adapters.kube.store import ObjectStore, whole
 from aoai_operator.adapters.kube.tokens import TokenReviews
 from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
-from aoai_operator.adapters.pipe_log import access_log
 from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
@@ -37,6 +36,7 @@ from aoai_operator.cluster.audiences import gateway_settings, trusting
 from aoai_operator.cluster.gateways import Gateways
 from aoai_operator.cluster.known import read_pool, read_quota
 from aoai_operator.cluster.leading import Leading
+from aoai_operator.cluster.listening import StartError, health, pods_log
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.writer import Writer
@@ -64,10 +64,6 @@ _log = structlog.get_logger("run")
 
 TOKEN_AUDIENCE = "aoai.dev"  # noqa: S105
 """For whom a sidecar's service-account token must have been made."""
-
-
-class StartError(Exception):
-    """It cannot start as asked: no credentials, a port in use. The message says which and why."""
 
 
 async def run_cluster(settings: ClusterSettings) -> None:
@@ -246,8 +242,9 @@ class _Operator:
         """Start the parts, serve until `stop`, and end them."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._prober)
-            await self._read_the_pods_log(stack)
-            await self._serve_http(stack)
+            await stack.enter_async_context(pods_log(self._settings.pod_directory, self._accounting))
+            served = health(self._settings.http_listen, self._metrics.registry, self._checks())
+            await stack.enter_async_context(served)
             loops = (
                 self._bridge.run(),
                 self._secrets.run(),
@@ -273,18 +270,8 @@ class _Operator:
                 await asyncio.gather(*tasks, election, return_exceptions=True)
                 await self._election.release()
 
-    async def _read_the_pods_log(self, stack: AsyncExitStack) -> None:
-        directory = self._settings.pod_directory
-        if directory is None:
-            return
-        try:
-            await stack.enter_async_context(access_log(directory / "access.log", self._accounting, keep=True))
-        except OSError as error:
-            raise StartError(f"cannot make a pipe for the Envoy of this pod in {directory}: {error}") from error
-
-    async def _serve_http(self, stack: AsyncExitStack) -> None:
-        wanted = self._settings.http_listen
-        checks = Checks(
+    def _checks(self) -> Checks:
+        return Checks(
             healthy={"the watch is alive": self._bridge.alive},
             ready={
                 "the CRDs are applied": lambda: not self._bridge.missing,
@@ -293,12 +280,6 @@ class _Operator:
                 "proxies are served": self._listening.is_set,
             },
         )
-        try:
-            await stack.enter_async_context(
-                serve_http(host=wanted.host, port=wanted.port, registry=self._metrics.registry, checks=checks)
-            )
-        except OSError as error:
-            raise StartError(f"cannot listen on {wanted}: {error.strerror}") from error
 
     async def _serve_proxies(self) -> None:
         """Serve proxies and peers, once an Envoy that comes back from another replica would lose nothing by it."""
