@@ -23,7 +23,7 @@ import yaml
 
 from aoai_operator.core.api.base import API_VERSION
 from bench.fleet import ENVOYS, TENANTS, Change, measure, pool_spec, quota_spec
-from bench.machine import rss_kib
+from bench.machine import cpu_time, rss_kib
 from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.release import OperatorPod, Release
@@ -49,6 +49,7 @@ class Measured:
         seconds: from each change until the pool's status says that both Envoys have it.
         bytes_each: what one change sends to one Envoy.
         calls: what one change makes the operator ask of the API server, by verb and resource.
+        cpu_each: the operator's CPU seconds from a change until a second after it is there, what it does anyway with it.
     """
 
     pools: int
@@ -59,6 +60,7 @@ class Measured:
     seconds: Mapping[str, list[float]]
     bytes_each: Mapping[str, float]
     calls: Mapping[str, float]
+    cpu_each: float
 
 
 class ClusterFleet:
@@ -71,6 +73,7 @@ class ClusterFleet:
         }
         self.calls: Counter[str] = Counter()
         self.changed = 0
+        self.cpu = 0.0
         self._plane = plane
         self._client = client
         self._namespace = namespace
@@ -124,7 +127,7 @@ class ClusterFleet:
         change()
         name, make = self._next
         before = (await self._get(_POOLS, name))["status"]["routingTable"]["revision"]
-        mark, began = self._plane.audit.mark(), time.monotonic()
+        mark, worked, began = self._plane.audit.mark(), cpu_time(self.operator.part.pid), time.monotonic()
         await make()
 
         async def there() -> bool:
@@ -136,6 +139,7 @@ class ClusterFleet:
         # What follows, such as a tenant's status, belongs to this change, and the next one should not wait for it.
         await asyncio.sleep(1)
         self.changed += 1
+        self.cpu += cpu_time(self.operator.part.pid) - worked
         for call in self._plane.audit.since(mark):
             # The Lease and the Secrets are looked at by the clock, change or not.
             if call.user.endswith(":aoai-aoai-operator") and call.resource not in {"leases", "secrets"}:
@@ -259,6 +263,7 @@ async def _main(pools: int, changes: int) -> Measured:
                 seconds=seconds,
                 bytes_each=sizes,
                 calls={call: count / fleet.changed for call, count in fleet.calls.items()},
+                cpu_each=fleet.cpu / fleet.changed,
             )
 
 

@@ -63,6 +63,12 @@ def rss_kib(pid: int) -> int:
     return 0
 
 
+def cpu_time(pid: int) -> float:
+    """Return the seconds of CPU time that a process has used, with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def descendants(pid: int) -> Iterator[tuple[int, str]]:
     """Yield (pid, name) of the children of a process, of theirs, and so on."""
     for thread in threads(pid):

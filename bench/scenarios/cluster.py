@@ -24,7 +24,16 @@ CHANGES = 10
 _WITHIN = 1_800
 _TESTS = Path(__file__).parents[2] / "tests"
 
-START = ("pools", "tenants", "first start s", "all statuses s", "restart s", "operator MB", "API calls a change")
+START = (
+    "pools",
+    "tenants",
+    "first start s",
+    "all statuses s",
+    "restart s",
+    "operator MB",
+    "API calls a change",
+    "CPU ms a change",
+)
 CHANGE = ("change", "pools", "p50 ms", "p99 ms", "p50 to 10 pools", "bytes to each Envoy")
 
 
@@ -64,7 +73,7 @@ def _measured(pools: int) -> dict[str, Any]:
 
 def _start(one: dict[str, Any]) -> tuple[Cell, ...]:
     times = one["first_start"], one["first_statuses"], one["restart"]
-    return one["pools"], one["pools"] * 10, *times, one["rss_mib"], _calls(one)
+    return one["pools"], one["pools"] * 10, *times, one["rss_mib"], _calls(one), 1000 * one["cpu_each"]
 
 
 def _calls(one: dict[str, Any]) -> float:
