@@ -49,7 +49,7 @@ class Measured:
         seconds: from each change until the pool's status says that both Envoys have it.
         bytes_each: what one change sends to one Envoy.
         calls: what one change makes the operator ask of the API server, by verb and resource.
-        cpu_each: the operator's CPU seconds from a change until a second after it is there, what it does anyway with it.
+        cpu_each: CPU seconds of the operator from a change until a second after it is there, whatever they are for.
     """
 
     pools: int

@@ -64,7 +64,7 @@ def rss_kib(pid: int) -> int:
 
 
 def cpu_time(pid: int) -> float:
-    """Return the seconds of CPU time that a process has used, with all its threads."""
+    """Return the seconds of CPU time of a process, with all its threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
