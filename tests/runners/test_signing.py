@@ -28,10 +28,12 @@ class Api:
         self.secret: JsonObject | None = None
         self.writes: list[str] = []
         self.away = False
+        self.looks = 0
         self.quicker: JsonObject | None = None
 
     async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
         assert (resource, key) == (SECRETS, PLACE)
+        self.looks += 1
         if self.away:
             raise AWAY
         return deepcopy(self.secret)
@@ -147,6 +149,16 @@ async def test_while_it_cannot_be_read_the_last_one_is_kept_and_none_is_made(api
     await key.look()
     assert api.writes == ["create"]
     assert told == [key.key]
+
+
+async def test_a_start_does_not_wait_for_the_next_look(api: Api) -> None:
+    """Its rights may be some moments younger than itself."""
+    api.away = True
+    key, told = replica(api)
+    async with running(key.run()):
+        await eventually(lambda: api.looks > 0)
+        api.away = False
+        await eventually(lambda: len(told) == 1, within=5)
 
 
 async def test_who_begins_to_lead_looks_at_once(api: Api) -> None:

@@ -19,6 +19,9 @@ from aoai_operator.ports import JsonObject, KubeApi, KubeError, Resource
 _INTERVAL = 10.0
 """Seconds between two looks: a Secret that was deleted is missed by nobody but a replica that starts."""
 
+_SOON = 1.0
+"""The same until it was read for the first time: everything waits for it."""
+
 _log = structlog.get_logger("signing")
 
 
@@ -74,7 +77,7 @@ class TableKey:
             self._woken.clear()
             await self.look()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(self._interval if self.key else min(_SOON, self._interval)):
                     await self._woken.wait()
 
     async def look(self) -> None:
