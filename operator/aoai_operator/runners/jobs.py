@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
+
+import structlog
+
+_log = structlog.get_logger("jobs")
 
 Job = Callable[[], Awaitable[bool]]
 """Does one thing; tells whether it is done, or will never be."""
@@ -40,6 +44,7 @@ class Jobs:
         self._running: set[Hashable] = set()
         self._again: set[Hashable] = set()
         self._left: set[Hashable] = set()
+        self._odd = ""
         self._failed: dict[Hashable, tuple[float, float]] = {}
 
     def wake(self) -> None:
@@ -60,7 +65,7 @@ class Jobs:
                 await asyncio.sleep(self._pause)
 
     async def _start(self, tasks: asyncio.TaskGroup) -> None:
-        found = dict(self._look())
+        found = self._found()
         self._failed = {name: failed for name, failed in self._failed.items() if name in found}
         self._left = set(found)
         self._waiting(len(found))
@@ -76,6 +81,18 @@ class Jobs:
                     return
                 self._running.add(name)
                 tasks.create_task(self._do(name, job))
+
+    def _found(self) -> Mapping[Hashable, Job]:
+        try:
+            found = dict(self._look())
+        except Exception as error:  # noqa: BLE001 - one odd thing must not end what does all others
+            if repr(error) != self._odd:
+                _log.exception("what there is to do cannot be worked out, it is tried again")
+            self._odd = repr(error)
+            self.wake_in(self._longest_retry)
+            return {}
+        self._odd = ""
+        return found
 
     async def _do(self, name: Hashable, job: Job) -> None:
         try:
