@@ -127,3 +127,32 @@ async def test_what_envoys_refuse_is_told_and_the_last_good_serves(house: House)
 
 async def has(gateway: GatewayPod, pool: str) -> bool:
     return f"{pool}/gpt-4o::" in await gateway.admin("/clusters")
+
+
+async def test_what_is_refused_keeps_serving_when_the_operator_comes_anew(house: House) -> None:
+    async with load(client(house, "chat", max_retries=0)) as under:
+        await poison(house)
+        for pod in house.release.operators.values():
+            await pod.part.kill()
+        for pod in house.release.operators.values():
+            await pod.part.start()
+
+        async def refused_again() -> bool:
+            return any((await nacks(house)).values())
+
+        await eventually(refused_again, within=60, what="an Envoy refuses it again")
+        # The Envoys have come, and have settled with all but that.
+        await house.apply_pool("good", tenants=tenant("good"), spec={"failover": {"perTryTimeout": "7s"}})
+        await house.plane.wait_for(
+            lambda p: (
+                p["status"]["observedGeneration"] == p["metadata"]["generation"] and p["status"]["proxies"] == BOTH
+            ),
+            *(POOLS, "good"),
+            namespace=house.namespace,
+        )
+        assert conditions(await house.pool())["Programmed"] == ("False", "Refused")
+        await under.goes_on(100)
+        for gateway in house.release.gateways.values():
+            assert await has(gateway, f"{house.namespace}/chat")
+        await house.apply_pool(tenants=tenant("chat"))
+        await house.pool_is("Ready")

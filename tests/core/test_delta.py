@@ -238,6 +238,18 @@ def test_a_reconnect_that_has_everything_is_sent_nothing() -> None:
     assert client.stream.settled(client.now)
 
 
+def test_a_pool_whose_newest_is_refused_stays_as_it_was_before_the_stream() -> None:
+    held = {"ns/a/m": "good", "ns/b/m": "1", "ns/ab/m": "1"}
+    client = Client("CLUSTER ns/a/m bad", "CLUSTER ns/b/m 1", "CLUSTER ns/new/m bad")
+    client.ask(C, initial_versions=held)
+    assert client.got() == ["CLUSTER: ns/a/m=bad, ns/new/m=bad"]
+    client.nack(C, "cluster(s) ns/a/m: bad, ns/new/m: bad")
+    client.publish("CLUSTER ns/b/m 1", unknown=frozenset({"ns/a", "ns/new"}))
+    assert client.all() == ["CLUSTER: -ns/ab/m, -ns/new/m"]
+    client.publish("CLUSTER ns/b/m 1")
+    assert client.all() == ["CLUSTER: -ns/a/m"]
+
+
 def test_one_response_a_type_is_under_way_and_what_is_out_of_date_is_skipped() -> None:
     client = Client("ENDPOINT a 1")
     client.ask(E, "a")

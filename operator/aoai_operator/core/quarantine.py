@@ -63,6 +63,11 @@ class Quarantine(Generic[T]):
         return {key: entry for key, entry in chosen.items() if entry is not None}
 
     @cached_property
+    def unknown(self) -> frozenset[PoolKey]:
+        """Pools without any acceptable version. An Envoy may have one, of before this process: it is to keep it."""
+        return frozenset(self.wanted.keys() - self.published.keys())
+
+    @cached_property
     def revisions(self) -> Mapping[PoolKey, str]:
         """The revision of each pool that is to be published."""
         return {key: entry.revision for key, entry in self.published.items()}

@@ -231,7 +231,7 @@ class Publisher:
             return
 
     async def _publish(self) -> None:
-        entries, unknown = self._quarantine.published, self._unknown
+        entries, unknown = self._quarantine.published, self._unknown | set(map(str, self._quarantine.unknown))
         overrides = self._observing.overrides(self._now())
         try:
             # Of a thousand pools the first takes seconds, in which the Envoys want to be heard.

@@ -96,6 +96,7 @@ class Subscription:
         self._news = Doubts()
         self._losses = Doubts()
         self._unknown: Owners = frozenset()
+        self._inherited = frozenset(held)
         # Envoy waits for the first answer to a wildcard at its start, even if there is nothing.
         self._greeting_owed = wildcard and not held
 
@@ -129,14 +130,20 @@ class Subscription:
             doubts.add(names)
 
     def leave(self, unknown: Owners) -> None:
-        """Leave what the proxy holds of these owners as it is, until another call says otherwise."""
+        """Leave what the proxy held of these owners before this stream, until another call says otherwise."""
         if unknown != self._unknown:
             self._unknown = unknown
             self._news.add_all()
             self._losses.add_all()
 
     def _is_left(self, name: str) -> bool:
-        return bool(self._unknown) and self.held.get(name, REMOVED) != REMOVED and owner_of(name) in self._unknown
+        if not self._unknown or name not in self._inherited:
+            return False
+        return self.held.get(name, REMOVED) != REMOVED and owner_of(name) in self._unknown
+
+    def refuses(self) -> bool:
+        """Tell whether the proxy refused something, and has nothing better yet; but for what is left as it is."""
+        return any(not self._is_left(name) for name in self.rejected)
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:

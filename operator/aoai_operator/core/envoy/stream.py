@@ -72,7 +72,7 @@ class DeltaStream:
         subscriptions = self._subscriptions
         return (
             subscriptions.keys() >= _FIRST_TYPES
-            and not any(s.in_flight or s.rejected for s in subscriptions.values())
+            and not any(s.in_flight or s.refuses() for s in subscriptions.values())
             and all(self._is_warm(url, snapshot) for url in WILDCARD_TYPES & subscriptions.keys())
             and not any(self._lags(url, snapshot) for url in subscriptions)
         )
@@ -137,7 +137,7 @@ class DeltaStream:
                 continue
             if names := subscription.removals(snapshot.resources.get(url, {})):
                 return self._send(url, subscription, Response(url, self._nonce(), (), tuple(names)))
-            if subscription.rejected:
+            if subscription.refuses():
                 return None
         return None
 
