@@ -40,11 +40,14 @@ class Bench:
             raise RuntimeError("by intent")
 
     def follow(self, **plans: str) -> None:
+        for key in self.plans.keys() - plans.keys():
+            self.schedule.drop(key)
+        for key, what in plans.items():
+            self.schedule.put(key, Plan(INTERVAL, what))
         self.plans = plans
-        self.schedule.follow({key: Plan(INTERVAL, what) for key, what in plans.items()})
 
     def at(self, now: int) -> None:
-        """Set the clock; following the same plans again makes the schedule look at it."""
+        """Set the clock; putting the same plans again makes the schedule look at it."""
         self.now = now
         self.follow(**self.plans)
 
@@ -152,6 +155,41 @@ async def test_the_job_of_a_dropped_key_is_cancelled() -> None:
         await eventually(lambda: bench.begun["a"] == 2)
         bench.gate.set()
         await eventually(lambda: bench.done == [("a", "new")])
+
+
+async def test_what_is_due_first_is_done_first_whatever_came_early_or_was_put_in_later() -> None:
+    bench = Bench(concurrency=1)
+    bench.follow(a="x", b="x", c="x")
+    async with bench.running():
+        await eventually(lambda: [key for key, _ in bench.done] == ["a", "b", "c"])
+        bench.at(2_000)
+        bench.gate.clear()
+        bench.schedule.soon("b")
+        await eventually(lambda: bench.begun["b"] == 2)
+        bench.now = 3_000
+        bench.schedule.soon("c")
+        bench.at(4_000)
+        bench.schedule.soon("a")
+        bench.follow(**bench.plans, d="x")
+        bench.gate.set()
+        await eventually(lambda: [key for key, _ in bench.done[3:]] == ["b", "c", "a", "d"])
+        await bench.settled()
+        assert bench.begun.total() == 7
+
+
+async def test_a_key_that_was_dropped_and_put_again_is_done_once_each_time() -> None:
+    bench = Bench()
+    bench.follow(a="x")
+    async with bench.running():
+        await eventually(lambda: len(bench.done) == 1)
+        bench.follow()
+        bench.follow(a="x")
+        await eventually(lambda: len(bench.done) == 2)
+        bench.schedule.soon("a")
+        bench.at(INTERVAL)
+        await eventually(lambda: len(bench.done) == 3)
+        await bench.settled()
+        assert len(bench.done) == 3
 
 
 async def test_a_failing_job_is_done_again_and_harms_no_other() -> None:

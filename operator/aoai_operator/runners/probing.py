@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Protocol
 
 from aoai_operator.core.health import ProbeTarget
-from aoai_operator.core.names import EndpointKey, HostKey, SecretRef
+from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
 from aoai_operator.core.observations import is_address
 from aoai_operator.core.observed import Reason
 from aoai_operator.core.secret import SecretValue
@@ -26,6 +27,21 @@ CONCURRENCY = 32
 class _Probe:
     target: ProbeTarget
     deployments: tuple[HostKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What was last followed of a pool."""
+
+    table: RoutingTable
+    credentials: tuple[SecretValue | None, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> _Pool:
+        return cls(table, tuple(secrets.get(spec.credential) for spec in table.endpoints))
+
+    def is_still(self, other: _Pool) -> bool:
+        return self.table is other.table and all(map(is_, self.credentials, other.credentials))
 
 
 class Meters(Protocol):
@@ -64,6 +80,7 @@ class Probing:
         self._resolver = resolver
         self._observer = observer
         self._meters = meters
+        self._pools: dict[PoolKey, _Pool] = {}
         self._wanted: dict[EndpointKey, Plan[_Probe]] = {}
         self._addresses: dict[EndpointKey, tuple[str, ...]] = {}
         self._names: dict[EndpointKey, str] = {}
@@ -74,25 +91,62 @@ class Probing:
 
     def follow(self, tables: Iterable[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         """Take the tables and secrets that are in force now; after the observer took them."""
-        tables = tuple(tables)
-        names = {t.endpoint_key(e.name): e.host for t in tables for e in t.endpoints if not is_address(e.host)}
-        fresh = {key for key, host in names.items() if self._names.get(key) != host}
-        self._addresses = {k: a for k, a in self._addresses.items() if k in names and k not in fresh}
-        self._untried = (self._untried | fresh) & names.keys()
-        self._names = names
-        before, self._wanted = self._wanted, dict(_probes(tables, secrets))
-        for key, plan in self._wanted.items():
-            if key in before and before[key].what.target.credential != plan.what.target.credential:
-                self._observer.renewed(key)
-        self._lookups.follow({key: Plan(RESOLVE_INTERVAL_MS, host) for key, host in names.items()})
-        self._follow_addresses()
+        pools = {table.key: _Pool.of(table, secrets) for table in tables}
+        before, self._pools = self._pools, pools
+        for key in before.keys() - pools.keys():
+            self._exchange(before[key], None)
+        for key, pool in pools.items():
+            last = before.get(key)
+            if last is None or not pool.is_still(last):
+                self._exchange(last, pool)
         self._note_tried()
+
+    def _exchange(self, before: _Pool | None, after: _Pool | None) -> None:
+        names = _names(after.table) if after else {}
+        probes = dict(_probes(after)) if after else {}
+        keys = [pool.table.endpoint_key(spec.name) for pool in (before, after) if pool for spec in pool.table.endpoints]
+        for key in dict.fromkeys(keys):
+            self._look_up(key, names.get(key))
+            self._want(key, probes.get(key))
+
+    def _look_up(self, key: EndpointKey, name: str | None) -> None:
+        """Have an endpoint's name resolved; None: it has none any more."""
+        if self._names.get(key) != name:
+            self._addresses.pop(key, None)
+            self._untried.add(key)
+        if name is None:
+            self._names.pop(key, None)
+            self._untried.discard(key)
+            self._lookups.drop(key)
+        else:
+            self._names[key] = name
+            self._lookups.put(key, Plan(RESOLVE_INTERVAL_MS, name))
+
+    def _want(self, key: EndpointKey, plan: Plan[_Probe] | None) -> None:
+        """Have an endpoint probed; None: no more."""
+        last = self._wanted.pop(key, None)
+        if plan is not None:
+            self._wanted[key] = plan
+            if last is not None and last.what.target.credential != plan.what.target.credential:
+                self._observer.renewed(key)
+        self._aim(key)
+
+    def _aim(self, key: EndpointKey) -> None:
+        """Probe an endpoint if it can be dialled: by a literal address, or a name that was resolved."""
+        plan = self._wanted.get(key)
+        addresses = self._addresses.get(key, ())
+        if plan is None or not self._leading or (key in self._names and not addresses):
+            self._probes.drop(key)
+            return
+        target = replace(plan.what.target, addresses=addresses)
+        self._probes.put(key, replace(plan, what=replace(plan.what, target=target)))
 
     def lead(self, leading: bool) -> None:
         """Probe from now on, or leave it to another replica; a probe under way then is given up."""
         if leading != self._leading:
             self._leading = leading
-            self._follow_addresses()
+            for key in self._wanted:
+                self._aim(key)
 
     def soon(self, key: EndpointKey) -> None:
         """Probe an endpoint early."""
@@ -117,7 +171,7 @@ class Probing:
             self._observer.resolved(key, addresses)
             if self._addresses.get(key) != addresses:
                 self._addresses[key] = addresses
-                self._follow_addresses()
+                self._aim(key)
         self._untried.discard(key)
         self._note_tried()
 
@@ -131,16 +185,6 @@ class Probing:
                 self._meters.probed(key, found.reason)
                 self._observer.probed_host(host, found)
 
-    def _follow_addresses(self) -> None:
-        """Probe what can be dialled: literals, and names that were resolved."""
-        plans = {key: plan for key, plan in self._wanted.items() if key not in self._names}
-        for key, addresses in self._addresses.items():
-            plan = self._wanted.get(key)
-            if plan is not None:
-                target = replace(plan.what.target, addresses=addresses)
-                plans[key] = replace(plan, what=replace(plan.what, target=target))
-        self._probes.follow(plans if self._leading else {})
-
     def _note_tried(self) -> None:
         if self._untried:
             self._tried.clear()
@@ -148,18 +192,19 @@ class Probing:
             self._tried.set()
 
 
-def _probes(
-    tables: Iterable[RoutingTable], secrets: Mapping[SecretRef, SecretValue]
-) -> Iterable[tuple[EndpointKey, Plan[_Probe]]]:
-    for table in tables:
-        policy = table.health
-        if policy.probe is None:
+def _names(table: RoutingTable) -> dict[EndpointKey, str]:
+    return {table.endpoint_key(spec.name): spec.host for spec in table.endpoints if not is_address(spec.host)}
+
+
+def _probes(pool: _Pool) -> Iterable[tuple[EndpointKey, Plan[_Probe]]]:
+    table = pool.table
+    policy = table.health
+    if policy.probe is None:
+        return
+    hosts = table.host_keys() if policy.probe == "Deployment" else ()
+    for spec, credential in zip(table.endpoints, pool.credentials, strict=True):
+        if credential is None or not spec.usable:
             continue
-        hosts = table.host_keys() if policy.probe == "Deployment" else ()
-        for spec in table.endpoints:
-            credential = secrets.get(spec.credential)
-            if credential is None or not spec.usable:
-                continue
-            target = ProbeTarget(spec.scheme, spec.host, spec.port, credential, policy.timeout_ms)
-            deployments = tuple(h for h in hosts if h.endpoint == spec.name)
-            yield table.endpoint_key(spec.name), Plan(policy.interval_ms, _Probe(target, deployments))
+        target = ProbeTarget(spec.scheme, spec.host, spec.port, credential, policy.timeout_ms)
+        deployments = tuple(h for h in hosts if h.endpoint == spec.name)
+        yield table.endpoint_key(spec.name), Plan(policy.interval_ms, _Probe(target, deployments))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 from typing import Generic, TypeVar
 
 import structlog
@@ -52,26 +55,36 @@ class Schedule(Generic[K, P]):
         self._concurrency = concurrency
         self._chance = chance
         self._entries: dict[K, _Entry[P]] = {}
+        self._queue: list[tuple[int, int, K, _Entry[P]]] = []
+        """A heap by due time. What runs, was dropped or is due at another time now stays in it, and is passed over."""
+        self._count = count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
 
-    def follow(self, plans: Mapping[K, Plan[P]]) -> None:
-        """Take the plans that hold now; a key whose plan did not change keeps its time."""
-        for key in [k for k, entry in self._entries.items() if plans.get(k) != entry.plan]:
-            task = self._entries.pop(key).task
-            if task is not None:
-                task.cancel()
-        for key, plan in plans.items():
-            if key not in self._entries:
-                self._entries[key] = _Entry(plan, self._now())
+    def put(self, key: K, plan: Plan[P]) -> None:
+        """Take the plan of a key; where it did not change, the key keeps its time."""
+        entry = self._entries.get(key)
+        if entry is None or entry.plan != plan:
+            self.drop(key)
+            entry = self._entries[key] = _Entry(plan, self._now())
+            self._push(key, entry)
         self._wake.set()
+
+    def drop(self, key: K) -> None:
+        """Forget a key, and give up its job that is under way; unknown keys are ignored."""
+        entry = self._entries.pop(key, None)
+        if entry is not None and entry.task is not None:
+            entry.task.cancel()
 
     def soon(self, key: K) -> None:
         """Do the job of a key early, but not within a second of its last start; unknown keys are ignored."""
         entry = self._entries.get(key)
-        if entry is not None and entry.started is not None:
-            entry.due = min(entry.due, max(self._now(), entry.started + SOONEST_MS))
-            self._wake.set()
+        if entry is None or entry.started is None:
+            return
+        due = max(self._now(), entry.started + SOONEST_MS)
+        if due < entry.due:
+            entry.due = due
+            self._push(key, entry)
 
     async def run(self) -> None:
         """Run until cancelled; then every job has ended."""
@@ -87,22 +100,32 @@ class Schedule(Generic[K, P]):
 
     def _start_due(self) -> None:
         now = self._now()
-        due = sorted(
-            (e.due, n, k, e) for n, (k, e) in enumerate(self._entries.items()) if self._ready(e) and e.due <= now
-        )
-        for _, _, key, entry in due[: max(0, self._concurrency - len(self._tasks))]:
+        while len(self._tasks) < self._concurrency and (due := self._next_due()) is not None and due <= now:
+            _, _, key, entry = heappop(self._queue)
             entry.started = now
             entry.due = now + round(entry.plan.interval_ms * (1 - JITTER + 2 * JITTER * self._chance()))
             entry.task = asyncio.create_task(self._do(key, entry.plan.what))
             self._tasks.add(entry.task)
-            entry.task.add_done_callback(self._done)
+            entry.task.add_done_callback(partial(self._done, key, entry))
 
-    def _ready(self, entry: _Entry[P]) -> bool:
-        return entry.task is None or entry.task.done()
+    def _push(self, key: K, entry: _Entry[P]) -> None:
+        if entry.task is None:
+            heappush(self._queue, (entry.due, next(self._count), key, entry))
+            self._wake.set()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _next_due(self) -> int | None:
+        """Return when the first of those that wait is due."""
+        while self._queue:
+            due, _, key, entry = self._queue[0]
+            if self._entries.get(key) is entry and entry.task is None and entry.due == due:
+                return due
+            heappop(self._queue)
+        return None
+
+    def _done(self, key: K, entry: _Entry[P], task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._wake.set()
+        entry.task = None
+        self._push(key, entry)
 
     async def _do(self, key: K, what: P) -> None:
         try:
@@ -113,7 +136,7 @@ class Schedule(Generic[K, P]):
     async def _next(self) -> None:
         # Where all places are taken, the end of a job wakes us.
         free = len(self._tasks) < self._concurrency
-        due = min((e.due for e in self._entries.values() if self._ready(e)), default=None) if free else None
+        due = self._next_due() if free else None
         try:
             async with asyncio.timeout(None if due is None else max(0, due - self._now()) / 1000):
                 await self._wake.wait()
