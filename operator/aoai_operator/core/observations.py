@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 from aoai_operator.core import failures, health, throttle
 from aoai_operator.core.failures import Failure, Run
 from aoai_operator.core.health import Health, Sample
+from aoai_operator.core.hosts import ObservedEndpoint, ObservedHost, out, restless, show
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
-from aoai_operator.core.observed import Fault, HostState, Overrides, Probed, Reason, State, Wait
-from aoai_operator.core.table import Endpoint, RoutingTable
-from aoai_operator.core.throttle import Throttle
+from aoai_operator.core.observed import ByPool, Fault, HostState, Overrides, Probed, Reason, Wait
+from aoai_operator.core.table import RoutingTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +29,10 @@ class Folded:
     suspects: frozenset[EndpointKey]
 
 
-@dataclass(slots=True)
-class _Endpoint:
-    spec: Endpoint
-    hosts: tuple[HostKey, ...]
-    health: Health = field(default_factory=Health)
-    addresses: tuple[str, ...] = ()
-    unresolved: str = ""
+Transition = tuple[HostKey, HostState, HostState]
+"""A host, and what it showed before and after."""
 
-
-@dataclass(slots=True)
-class _Host:
-    throttle: Throttle = field(default_factory=Throttle)
-    health: Health = field(default_factory=Health)
-    run: Run = field(default_factory=Run)
-    shown: HostState = field(default_factory=HostState)
+_Part = TypeVar("_Part", bound=Mapping[HostKey, HostState] | Mapping[EndpointKey, tuple[str, ...]])
 
 
 class Observations:
@@ -55,9 +45,14 @@ class Observations:
 
     def __init__(self) -> None:
         self._tables: dict[PoolKey, RoutingTable] = {}
-        self._endpoints: dict[EndpointKey, _Endpoint] = {}
-        self._hosts: dict[HostKey, _Host] = {}
-        self._overrides: Overrides | None = None
+        self._endpoints: dict[EndpointKey, ObservedEndpoint] = {}
+        self._hosts: dict[HostKey, ObservedHost] = {}
+        self._shown: dict[PoolKey, Mapping[HostKey, HostState]] = {}
+        self._addresses: dict[PoolKey, Mapping[EndpointKey, tuple[str, ...]]] = {}
+        self._overrides = Overrides(ByPool({}), ByPool({}))
+        # The pools of which the view does not show all yet, and what hosts showed at the last look for transitions.
+        self._stirred: set[PoolKey] = set()
+        self._before: dict[HostKey, HostState] = {}
         # Whom the passing of time alone can change; the others cost a tick nothing.
         self._restless: set[HostKey] = set()
         self._ticked = 0
@@ -72,8 +67,6 @@ class Observations:
         gone = [key for key in before if key not in self._tables]
         fresh = [key for key, table in self._tables.items() if before.get(key) is not table]
         moved = [self._exchange(key, before.get(key), self._tables.get(key), now) for key in (*gone, *fresh)]
-        if any(moved):
-            self._overrides = None
         self._restless.update(host for key in fresh for host in self._tables[key].host_keys())
         return self.tick(now) or any(moved)
 
@@ -89,12 +82,19 @@ class Observations:
             key = EndpointKey(pool, spec.name)
             mine = tuple(h for h in names if h.endpoint == spec.name)
             last = endpoints.get(key)
-            same = last is not None and _address(last.spec) == _address(spec)
-            self._hosts.update({h: (hosts.get(h) if same else None) or _Host(shown=HostState(since=now)) for h in mine})
-            found[key] = replace(last, spec=spec, hosts=mine) if last and same else _Endpoint(spec, mine)
+            kept = last if last is not None and last.is_at(spec) else None
+            self._hosts.update({h: (kept and hosts.get(h)) or self._fresh(h, hosts.get(h), now) for h in mine})
+            found[key] = replace(kept, spec=spec, hosts=mine) if kept else ObservedEndpoint(spec, mine)
         self._endpoints.update(found)
         addresses = [{key: e.addresses for key, e in some.items()} for some in (endpoints, found)]
-        return set(hosts) != set(names) or addresses[0] != addresses[1]
+        moved = addresses[0] != addresses[1] or hosts != {key: self._hosts[key] for key in names}
+        if moved:
+            self._stirred.add(pool)
+        return moved
+
+    def _fresh(self, key: HostKey, last: ObservedHost | None, now: int) -> ObservedHost:
+        self._before.setdefault(key, last.shown if last else HostState())
+        return ObservedHost(shown=HostState(since=now))
 
     def attempts(self, batch: Iterable[Failure], *, now: int) -> Folded:
         """Fold failed attempts in; the order within a batch does not matter.
@@ -123,14 +123,14 @@ class Observations:
                 host.run = failures.struck(host.run, now=now, policy=self._tables[key.pool].throttling)
         return Folded(self._refresh(by_host, now), frozenset(suspects))
 
-    def _refused(self, key: HostKey, host: _Host, batch: Iterable[Failure], now: int) -> None:
+    def _refused(self, key: HostKey, host: ObservedHost, batch: Iterable[Failure], now: int) -> None:
         policy = self._tables[key.pool].throttling
         for f in batch:
             host.throttle = throttle.refused(
                 host.throttle, status=f.status, retry_after_ms=f.retry_after_ms, now=now, policy=policy
             )
 
-    def _denied(self, key: HostKey, host: _Host, endpoint: _Endpoint, now: int) -> None:
+    def _denied(self, key: HostKey, host: ObservedHost, endpoint: ObservedEndpoint, now: int) -> None:
         if self._tables[key.pool].health.probe is not None:
             endpoint.health = health.suspect(endpoint.health)
         elif host.run.refused(now):
@@ -147,7 +147,7 @@ class Observations:
         return True
 
     def _usable(self, key: HostKey, now: int) -> bool:
-        return _out(self._endpoints[EndpointKey(key.pool, key.endpoint)], self._hosts[key], now) is None
+        return out(self._endpoints[EndpointKey(key.pool, key.endpoint)], self._hosts[key], now) is None
 
     def served(self, key: HostKey, *, now: int) -> bool:
         """Note that a host served a request: its failures are not in a row; it is healthy, if nothing else is known."""
@@ -203,7 +203,7 @@ class Observations:
         moved = endpoint.addresses != addresses
         endpoint.addresses, endpoint.unresolved = addresses, ""
         if moved:
-            self._overrides = None
+            self._stirred.add(key.pool)
         return self._refresh(endpoint.hosts, now) or moved
 
     def unresolved(self, key: EndpointKey, message: str, *, now: int) -> bool:
@@ -217,7 +217,8 @@ class Observations:
     def tick(self, now: int) -> bool:
         """Let time pass: waits and faults end. Twice at the same time does nothing more."""
         keys = list(self._hosts if now < self._ticked else self._restless)
-        self._ticked = now
+        # A new set, as one that shrank takes as long to go over as when it was largest.
+        self._ticked, self._restless = now, set()
         for key in keys:
             table, host = self._tables[key.pool], self._hosts[key]
             endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
@@ -239,9 +240,13 @@ class Observations:
         return min((t for t in times if t is not None and t > now), default=None)
 
     def waits(self, now: int) -> dict[HostKey, Wait]:
-        """Return the hosts that must be left alone, and until when: what the traffic told, here or elsewhere."""
+        """Return the hosts that must be left alone, and until when: what the traffic told, here or elsewhere.
+
+        As of the last step or tick; later it may only name fewer.
+        """
         found = {}
-        for key, host in self._hosts.items():
+        for key in self._restless:
+            host = self._hosts[key]
             end = health.fault_end(host.health, probing=self._tables[key.pool].health.probe is not None) or 0
             if not (host.throttle.active(now) or host.run.strike.active(now) or end > now):
                 continue
@@ -271,14 +276,14 @@ class Observations:
         return self._refresh(known, now)
 
     def faults(self) -> dict[Probed, Fault]:
-        """Return what probes found wrong with endpoints and hosts."""
+        """Return what probes found wrong with hosts, and with endpoints that have any."""
         found: dict[Probed, Fault] = {}
-        for key, endpoint in self._endpoints.items():
-            if endpoint.health.fault is not None:
-                found[key] = Fault(endpoint.health.fault, endpoint.health.message)
-        for host_key, host in self._hosts.items():
-            if host.health.fault is not None and self._tables[host_key.pool].health.probe == "Deployment":
-                found[host_key] = Fault(host.health.fault, host.health.message)
+        for key in self._restless:
+            behind = EndpointKey(key.pool, key.endpoint)
+            verdicts: list[tuple[Probed, Health]] = [(behind, self._endpoints[behind].health)]
+            if self._tables[key.pool].health.probe == "Deployment":
+                verdicts.append((key, self._hosts[key].health))
+            found |= {probed: Fault(h.fault, h.message) for probed, h in verdicts if h.fault is not None}
         return found
 
     def judged(self, faults: Mapping[Probed, Fault], *, now: int) -> bool:
@@ -286,99 +291,69 @@ class Observations:
 
         They stand until other ones are taken, or probes of our own end them.
         """
-        for key, endpoint in self._endpoints.items():
+        hosts = self._restless.union(*map(self._behind, faults))
+        for key in {EndpointKey(host.pool, host.endpoint) for host in hosts}:
             if self._tables[key.pool].health.probe is not None:
+                endpoint = self._endpoints[key]
                 endpoint.health = health.judged(endpoint.health, faults.get(key), now=now)
-        for host_key, host in self._hosts.items():
+        for host_key in hosts:
             if self._tables[host_key.pool].health.probe == "Deployment":
+                host = self._hosts[host_key]
                 host.health = health.judged(host.health, faults.get(host_key), now=now)
-        return self._refresh(self._hosts, now)
+        return self._refresh(hosts, now)
+
+    def _behind(self, key: Probed) -> tuple[HostKey, ...]:
+        """Return the hosts that a probe judges; none where no table names it."""
+        if isinstance(key, HostKey):
+            return (key,) if key in self._hosts else ()
+        endpoint = self._endpoints.get(key)
+        return endpoint.hosts if endpoint else ()
 
     def overrides(self) -> Overrides:
-        """Return all that was observed, as an immutable value; the same object until something changes."""
-        if self._overrides is None:
-            self._overrides = Overrides(
-                hosts={k: h.shown for k, h in self._hosts.items()},
-                addresses={k: e.addresses for k, e in self._endpoints.items() if e.addresses},
-            )
+        """Return all that was observed, as an immutable value: the same object until something changes.
+
+        Of pools in which nothing did, two of them share the parts: it costs little beside one pool of thousands.
+        """
+        for pool in self._stirred:
+            table = self._tables.get(pool)
+            hosts = table.host_keys() if table else ()
+            keys = [table.endpoint_key(e.name) for e in table.endpoints] if table else []
+            _put(self._shown, pool, {key: self._hosts[key].shown for key in hosts})
+            _put(self._addresses, pool, {key: a for key in keys if (a := self._endpoints[key].addresses)})
+        if self._stirred:
+            self._overrides = Overrides(ByPool(dict(self._shown)), ByPool(dict(self._addresses)))
+            self._stirred.clear()
         return self._overrides
+
+    def transitions(self) -> tuple[Transition, ...]:
+        """Return the hosts whose state or reason is another one now than at the last call."""
+        before, self._before = self._before, {}
+        pairs = ((key, last, host.shown) for key, last in before.items() if (host := self._hosts.get(key)))
+        return tuple((k, a, b) for k, a, b in pairs if (a.state, a.reason) != (b.state, b.reason))
 
     def _refresh(self, keys: Iterable[HostKey], now: int) -> bool:
         changed = False
         for key in keys:
             host = self._hosts[key]
-            if self._is_restless(key, host, now):
+            endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
+            if restless(endpoint, host, now):
                 self._restless.add(key)
             else:
                 self._restless.discard(key)
-            shown = self._show(key, host, now)
+            shown = show(endpoint, host, now)
             if shown != host.shown:
+                self._before.setdefault(key, host.shown)
+                self._stirred.add(key.pool)
                 host.shown = shown
                 changed = True
-        if changed:
-            self._overrides = None
         return changed
 
-    def _is_restless(self, key: HostKey, host: _Host, now: int) -> bool:
-        endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
-        faults = (endpoint.health.fault, host.health.fault)
-        return host.throttle.active(now) or host.run.strike.active(now) or any(f is not None for f in faults)
 
-    def _show(self, key: HostKey, host: _Host, now: int) -> HostState:
-        endpoint = self._endpoints[EndpointKey(key.pool, key.endpoint)]
-        last = host.shown
-        state, reason, message = _out(endpoint, host, now) or _in(endpoint, host)
-        returns = state in (State.HEALTHY, State.UNKNOWN) and not last.usable
-        same = (state, reason) == (last.state, last.reason)
-        return HostState(
-            state=state,
-            reason=reason,
-            since=last.since if same else now,
-            until=host.throttle.until if state is State.THROTTLED else None,
-            incarnation=last.incarnation + returns,
-            message=message,
-        )
-
-
-_Shown = tuple[State, Reason, str]
-
-
-def _out(endpoint: _Endpoint, host: _Host, now: int) -> _Shown | None:
-    """Return why a host is out; None when it is not."""
-    if endpoint.spec.drain:
-        return State.DRAINING, Reason.DRAIN, ""
-    if not endpoint.spec.usable:
-        ref = endpoint.spec.credential
-        return State.UNHEALTHY, Reason.SECRET_MISSING, f"Secret {ref.namespace}/{ref.name} has no entry {ref.key!r}"
-    if endpoint.unresolved and not endpoint.addresses:
-        return State.UNHEALTHY, Reason.DNS, endpoint.unresolved
-    return _at_fault(endpoint, host) or _waiting(host, now)
-
-
-def _at_fault(endpoint: _Endpoint, host: _Host) -> _Shown | None:
-    for verdict in (endpoint.health, host.health):
-        if verdict.fault is not None:
-            return State.UNHEALTHY, verdict.fault, verdict.message
-    return None
-
-
-def _waiting(host: _Host, now: int) -> _Shown | None:
-    if host.throttle.active(now):
-        return State.THROTTLED, Reason.RETRY_AFTER, ""
-    if host.run.strike.active(now):
-        return State.UNHEALTHY, host.run.reason, host.run.message
-    return None
-
-
-def _in(endpoint: _Endpoint, host: _Host) -> _Shown:
-    stale = f"{endpoint.unresolved}; its last known addresses serve" if endpoint.unresolved else ""
-    traffic = host.run.served_at is not None or host.run.strike.until > 0 or host.throttle.until > 0
-    known = endpoint.health.known or host.health.known or traffic
-    return (State.HEALTHY, Reason.OK, stale) if known else (State.UNKNOWN, Reason.NOT_PROBED, stale)
-
-
-def _address(spec: Endpoint) -> tuple[str, str, int]:
-    return spec.scheme, spec.host, spec.port
+def _put(parts: dict[PoolKey, _Part], pool: PoolKey, part: _Part) -> None:
+    if part:
+        parts[pool] = part
+    else:
+        parts.pop(pool, None)
 
 
 @lru_cache(maxsize=65_536)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
 
@@ -64,6 +64,28 @@ class HostState:
         return self.state in (State.HEALTHY, State.UNKNOWN)
 
 
+_Key = TypeVar("_Key", EndpointKey, HostKey)
+_Value = TypeVar("_Value")
+
+
+class ByPool(Mapping[_Key, _Value], Generic[_Key, _Value]):
+    """A mapping made of one part for each pool, so that two of them share the parts in which they do not differ."""
+
+    def __init__(self, parts: Mapping[PoolKey, Mapping[_Key, _Value]]) -> None:
+        """Take the parts; neither they nor the mapping of them may change any more."""
+        self.parts: Mapping[PoolKey, Mapping[_Key, _Value]] = parts
+
+    def __getitem__(self, key: _Key) -> _Value:
+        part: Mapping[_Key, _Value] = self.parts[key.pool]
+        return part[key]
+
+    def __iter__(self) -> Iterator[_Key]:
+        return (key for part in self.parts.values() for key in part)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts.values()))
+
+
 @dataclass(frozen=True, slots=True)
 class Overrides:
     """Everything observed that changes Envoy's resources but not the routing table.
@@ -83,15 +105,21 @@ class Overrides:
         """Return the pools of which something else is observed than in `other`."""
         if self is other:
             return frozenset()
-        hosts = {key.pool for key in _differing(self.hosts, other.hosts)}
-        return frozenset(hosts | {key.pool for key in _differing(self.addresses, other.addresses)})
+        return _pools_that_differ(self.hosts, other.hosts) | _pools_that_differ(self.addresses, other.addresses)
 
 
-_Key = TypeVar("_Key")
+def _pools_that_differ(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> frozenset[PoolKey]:
+    if isinstance(one, ByPool) and isinstance(other, ByPool):
+        return frozenset(_differing(one.parts, other.parts))
+    return frozenset(key.pool for key in _differing(one, other))
 
 
-def _differing(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> set[_Key]:
-    return {key for key, value in one.items() if other.get(key) != value} | (other.keys() - one.keys())
+_AnyKey = TypeVar("_AnyKey")
+
+
+def _differing(one: Mapping[_AnyKey, object], other: Mapping[_AnyKey, object]) -> set[_AnyKey]:
+    changed = {key for key, value in one.items() if (last := other.get(key)) is not value and last != value}
+    return changed | (other.keys() - one.keys())
 
 
 @dataclass(frozen=True, slots=True)

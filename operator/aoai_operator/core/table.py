@@ -187,4 +187,5 @@ class RoutingTable(_Part):
 
     def host_keys(self) -> tuple[HostKey, ...]:
         """Return every host once, in the table's order, however many models it serves."""
-        return tuple(dict.fromkeys(HostKey(self.key, h.endpoint, h.deployment) for m in self.models for h in m.hosts))
+        pool = self.key
+        return tuple(dict.fromkeys(HostKey(pool, h.endpoint, h.deployment) for m in self.models for h in m.hosts))

@@ -30,8 +30,7 @@ class Observer:
 
     def overrides(self, now: int) -> Overrides:
         """Return what was observed, as of `now`."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.tick(now))
+        self._note(self._observations.tick(now))
         return self._observations.overrides()
 
     def next_change(self, now: int) -> int | None:
@@ -40,45 +39,37 @@ class Observer:
 
     def follow(self, tables: Iterable[RoutingTable]) -> None:
         """Take the tables that are in force now."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.follow(tables, now=self._now()))
+        self._note(self._observations.follow(tables, now=self._now()))
 
     def attempts(self, failures: Iterable[Failure]) -> frozenset[EndpointKey]:
         """Fold failed attempts in; return the endpoints that deserve an early probe."""
-        before = self._observations.overrides()
         folded = self._observations.attempts(failures, now=self._now())
-        self._note(before, folded.changed)
+        self._note(folded.changed)
         return folded.suspects
 
     def served(self, key: HostKey) -> None:
         """Note that a host served a request."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.served(key, now=self._now()))
+        self._note(self._observations.served(key, now=self._now()))
 
     def probed(self, key: EndpointKey, sample: Sample) -> None:
         """Fold in a probe of an endpoint."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.probed(key, sample, now=self._now()))
+        self._note(self._observations.probed(key, sample, now=self._now()))
 
     def probed_host(self, key: HostKey, sample: Sample) -> None:
         """Fold in a probe of one deployment."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.probed_host(key, sample, now=self._now()))
+        self._note(self._observations.probed_host(key, sample, now=self._now()))
 
     def renewed(self, key: EndpointKey) -> None:
         """Note that an endpoint's credential is another one."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.renewed(key, now=self._now()))
+        self._note(self._observations.renewed(key, now=self._now()))
 
     def resolved(self, key: EndpointKey, addresses: tuple[str, ...]) -> None:
         """Take the addresses of an endpoint's name."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.resolved(key, addresses, now=self._now()))
+        self._note(self._observations.resolved(key, addresses, now=self._now()))
 
     def unresolved(self, key: EndpointKey, message: str) -> None:
         """Note that an endpoint's name does not resolve."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.unresolved(key, message, now=self._now()))
+        self._note(self._observations.unresolved(key, message, now=self._now()))
 
     def waits(self) -> Mapping[HostKey, Wait]:
         """Return the hosts that must be left alone, and until when."""
@@ -86,8 +77,7 @@ class Observer:
 
     def told(self, waits: Mapping[HostKey, Wait]) -> None:
         """Take what other replicas know of hosts."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.told(waits, now=self._now()))
+        self._note(self._observations.told(waits, now=self._now()))
 
     def faults(self) -> Mapping[Probed, Fault]:
         """Return what probes found wrong."""
@@ -95,25 +85,20 @@ class Observer:
 
     def judged(self, faults: Mapping[Probed, Fault]) -> None:
         """Take all verdicts of the replica that probes, instead of our own."""
-        before = self._observations.overrides()
-        self._note(before, self._observations.judged(faults, now=self._now()))
+        self._note(self._observations.judged(faults, now=self._now()))
 
-    def _note(self, before: Overrides, changed: bool) -> None:
+    def _note(self, changed: bool) -> None:
         if not changed:
             return
-        for key, state in self._observations.overrides().hosts.items():
-            if before.hosts.get(key) is state:
-                continue
-            last = before.host(key)
-            if (state.state, state.reason) != (last.state, last.reason):
-                _log.info(
-                    "a host changed its state",
-                    pool=str(key.pool),
-                    endpoint=key.endpoint,
-                    deployment=key.deployment,
-                    state=state.state.value,
-                    reason=state.reason.value,
-                    until_ms=state.until,
-                    why=state.message,
-                )
+        for key, _, state in self._observations.transitions():
+            _log.info(
+                "a host changed its state",
+                pool=str(key.pool),
+                endpoint=key.endpoint,
+                deployment=key.deployment,
+                state=state.state.value,
+                reason=state.reason.value,
+                until_ms=state.until,
+                why=state.message,
+            )
         self._changed()
