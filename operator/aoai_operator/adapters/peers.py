@@ -16,6 +16,9 @@ from aoai_operator.core.pki import Certificate, KeyPair, bundle
 _SERVICE = "aoai.dev.Peers"
 _METHOD = "Follow"
 _COALESCE = 0.1
+_LONGEST_COALESCE = 1.0
+_SHARE = 10
+"""A message is made in at most a tenth of the time: with thousands of hosts out at once, making one takes long."""
 _FIRST_DELAY = 0.02
 """Servers end every connection from time to time: a follower is back before anybody counts its proxies as gone."""
 _LONGEST_DELAY = 2.0
@@ -216,13 +219,16 @@ async def _talk(
             conversation.take(message)
 
     async def speak() -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             conversation.wake.clear()
+            began = clock()
             message = conversation.next()
+            took = clock() - began
             if message is not None:
                 await write(message)
             # What comes during this pause goes out together.
-            await asyncio.sleep(_COALESCE)
+            await asyncio.sleep(min(max(_COALESCE, _SHARE * took), _LONGEST_COALESCE))
             await conversation.wake.wait()
 
     tasks = [asyncio.create_task(job) for job in (listen(), speak(), over.wait())]
