@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from aoai_operator.runners.schedule import Plan, Schedule
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aoai_operator.runners.schedule import SOONEST_MS, Plan, Schedule
 from support.waiting import eventually
 
 INTERVAL = 10_000
@@ -190,6 +193,56 @@ async def test_a_key_that_was_dropped_and_put_again_is_done_once_each_time() -> 
         await eventually(lambda: len(bench.done) == 3)
         await bench.settled()
         assert len(bench.done) == 3
+
+
+keys = st.sampled_from("abc")
+scripts = st.lists(
+    st.tuples(st.integers(0, 6_000), st.sampled_from(["put x", "put y", "drop", "soon", "look"]), keys), max_size=25
+)
+
+
+@given(script=scripts)
+def test_whatever_happens_each_job_is_done_when_it_is_due_and_the_first_due_first(
+    script: list[tuple[int, str, str]],
+) -> None:
+    asyncio.run(_compared(script))
+
+
+async def _compared(script: list[tuple[int, str, str]]) -> None:
+    bench, due, started, plans = Bench(concurrency=1), dict[str, int](), dict[str, int](), dict[str, str]()
+    async with bench.running():
+        _told(bench, "look", "")
+        await bench.settled()
+        for passed, what, key in script:
+            bench.now += passed
+            if what.startswith("put") and plans.get(key) != what:
+                due[key], plans[key] = bench.now, what
+                started.pop(key, None)
+            elif what == "drop":
+                due.pop(key, None)
+                plans.pop(key, None)
+                started.pop(key, None)
+            elif what == "soon" and key in started:
+                due[key] = min(due[key], max(bench.now, started[key] + SOONEST_MS))
+            expected = sorted((time, each) for each, time in due.items() if time <= bench.now)
+            _told(bench, what, key)
+            done = len(bench.done)
+            await bench.settled()
+            assert sorted((due[each], each) for each, _ in bench.done[done:]) == expected
+            assert [due[each] for each, _ in bench.done[done:]] == [time for time, _ in expected]
+            for _, each in expected:
+                started[each], due[each] = bench.now, bench.now + INTERVAL
+
+
+def _told(bench: Bench, what: str, key: str) -> None:
+    if what.startswith("put"):
+        bench.schedule.put(key, Plan(INTERVAL, what))
+    elif what == "drop":
+        bench.schedule.drop(key)
+    elif what == "soon":
+        bench.schedule.soon(key)
+    # A key of its own, that is never due again, makes the schedule look at the clock.
+    bench.schedule.put("look", Plan(1 << 40, "look"))
 
 
 async def test_a_failing_job_is_done_again_and_harms_no_other() -> None:
