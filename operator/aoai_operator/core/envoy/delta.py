@@ -156,15 +156,34 @@ class Subscription:
         for group in self._suspects:
             if suspects := [current[name] for name in group if name in current and self._wants(name)]:
                 return suspects, []
-        names = self._news.about(current)
-        if names is None:
-            names = self.names | self._owed | (current.keys() if self.wildcard else frozenset())
+        names = self._perhaps_news(current)
         changed = sorted(name for name in names if self._is_news(name, current))
         absent = sorted(name for name in names if self._is_news_as_absent(name, current))
         self._news.keep((*changed, *absent))
         if changed or absent or self._greeting_owed:
             return [current[name] for name in changed], absent
         return None
+
+    def has_update(self, current: Mapping[str, PackedResource]) -> bool:
+        """Tell whether `next_update` would return anything. What is held back is asked about often: one is enough."""
+        if self._greeting_owed or any(
+            name in current and self._wants(name) for group in self._suspects for name in group
+        ):
+            return True
+        looked: list[str] = []
+        for name in self._perhaps_news(current):
+            if self._is_news(name, current) or self._is_news_as_absent(name, current):
+                self._news.drop(looked)
+                return True
+            looked.append(name)
+        self._news.keep(())
+        return False
+
+    def _perhaps_news(self, current: Mapping[str, PackedResource]) -> Collection[str]:
+        names = self._news.about(current)
+        if names is None:
+            return self._news.keep(self.names | self._owed | (current.keys() if self.wildcard else frozenset()))
+        return names
 
     def _wants(self, name: str) -> bool:
         return self.wildcard or name in self.names

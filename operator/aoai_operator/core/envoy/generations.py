@@ -92,6 +92,11 @@ class Doubts:
                 self._names |= changed
         return self._names
 
+    def drop(self, names: Iterable[str]) -> None:
+        """Look at these no more; while all are to be looked at, they stay."""
+        if self._names is not None:
+            self._names.difference_update(names)
+
     def keep(self, names: Iterable[str]) -> set[str]:
         """End a look: only these still need one. Return them, as a set that shrinks when names are taken out of it."""
         self._names = set(names)

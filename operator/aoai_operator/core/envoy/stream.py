@@ -79,7 +79,7 @@ class DeltaStream:
 
     def _lags(self, url: TypeUrl, snapshot: PackedSnapshot) -> bool:
         subscription, current = self._subscriptions[url], snapshot.resources.get(url, {})
-        return bool(subscription.next_update(current) or subscription.removals(current))
+        return subscription.has_update(current) or bool(subscription.removals(current))
 
     def _next_update(self, snapshot: PackedSnapshot) -> Response | None:
         self.holding_back = False
@@ -87,12 +87,15 @@ class DeltaStream:
             subscription = self._subscriptions.get(url)
             if subscription is None or subscription.in_flight:
                 continue
-            update = subscription.next_update(snapshot.resources.get(url, {}))
-            if update is None:
+            current = snapshot.resources.get(url, {})
+            if not subscription.has_update(current):
                 continue
             if url in _REFER_TO_CLUSTERS and not self._clusters_ready(snapshot):
                 self.holding_back = True
                 return None
+            update = subscription.next_update(current)
+            if update is None:
+                continue
             return self._send(url, subscription, Response(url, self._nonce(), tuple(update[0]), tuple(update[1])))
         return None
 
