@@ -34,7 +34,7 @@ from aoai_operator.core.failures import Failure
 from aoai_operator.core.names import HostKey, PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.world import Programming, World
-from aoai_operator.garbage import collected_seldom
+from aoai_operator.interpreter import collected_seldom
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.publish import Publisher

@@ -42,7 +42,7 @@ from aoai_operator.core.observed import Overrides
 from aoai_operator.core.served import served_pools
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming, World
-from aoai_operator.garbage import collected_seldom
+from aoai_operator.interpreter import collected_seldom
 from aoai_operator.local_resources import FileResources
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting

@@ -80,6 +80,7 @@ async def test_missing_definitions_are_one_line(monkeypatch: Any) -> None:
             events=cast(Any, None),
             waiting=lambda _: None,
             taken_changed=changed,
+            arrived=lambda: True,
         ),
         observe=lambda _: Overrides(),
         programming=dict,

@@ -70,6 +70,7 @@ async def test_one_odd_object_ends_nothing_and_is_tried_again(monkeypatch: Any) 
         events=cast(EventPoster, None),
         waiting=lambda _: None,
         taken_changed=lambda: None,
+        arrived=lambda: True,
     )
     with capture_logs() as logs:
         async with running(writer.run()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
@@ -50,7 +49,7 @@ from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.pki import Certificate, KeyPair
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
-from aoai_operator.garbage import collected_seldom
+from aoai_operator.interpreter import collected_seldom, threads_give_way
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.certificates import Certificates, server_name
@@ -74,9 +73,7 @@ async def run_cluster(settings: ClusterSettings) -> None:
     """
     # A `_created` series beside each counter would nearly double what is scraped, and nothing asks for them.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    # The loop gives the interpreter away at each call that it makes, and gets it back from a thread that compiles only
-    # after this time: beside a busy thread, 0.5 ms let a loop make 4 to 14 times as many calls as Python's own 5 ms.
-    sys.setswitchinterval(_SWITCH)
+    threads_give_way()
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
@@ -96,6 +93,7 @@ class _Operator:
     def __init__(self, settings: ClusterSettings, api: Kube, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._listening, self._arrived = asyncio.Event(), asyncio.Event()
         own = PoolKey(settings.namespace, settings.name)
         self._election = Election(
             api,
@@ -133,7 +131,6 @@ class _Operator:
         self._certificate_there = asyncio.Event()
         self._tls: PeerTls | None = None
         self._told_trust: set[str] = set()
-        self._listening = asyncio.Event()
 
     def _drive_envoys(self, api: Kube) -> None:
         settings = self._settings
@@ -228,6 +225,7 @@ class _Operator:
                 events=self._events,
                 waiting=self._metrics.unwritten,
                 taken_changed=taken_changed,
+                arrived=self._arrived.is_set,
             ),
             observe=self._observer.overrides,
             programming=self._peering.programming,
@@ -293,6 +291,8 @@ class _Operator:
             await self._certificate_there.wait()
             await self._serve_by_tls(stack)
             self._listening.set()
+            await asyncio.sleep(_ARRIVING)
+            self._arrived.set()
             await asyncio.Event().wait()
 
     async def _serve_by_tls(self, stack: AsyncExitStack) -> None:
@@ -393,8 +393,8 @@ class _Operator:
             self._certificate.renew(pair, trusted)
 
 
-_SWITCH = 0.0005
-"""Seconds for which a thread keeps the interpreter while another one waits for it."""
+_ARRIVING = 10.0
+"""Seconds in which the Envoys that look for a replica find one that begins to listen."""
 _LONGEST_START = 60.0
 """Seconds after which garbage is collected even if it has not started yet."""
 _LOOK = 0.5

@@ -56,6 +56,8 @@ class Known(Generic[S]):
 
     def says(self, status: S) -> bool:
         """Tell whether its status says this; then it is held once, here and where it was worked out."""
+        if self.status is None:
+            return False
         if self.status is not status and self.status == status:
             self.status = status
         return self.status is status

@@ -34,9 +34,12 @@ _QUIET = 2.0
 """Seconds between two writes of a status for its endpoints' sake alone: a region that throttles comes and goes."""
 _SETTLING = 0.5
 """Seconds for which Envoys may be taking a table before a status says so: mostly they have it before that."""
-_ARRIVING = 10.0
-"""Seconds at the start of a term for which Envoys may be on their way here from the last leader's side."""
+_ARRIVING, _LONGEST_ARRIVING = 10.0, 60.0
+"""Seconds at the start of a term for which Envoys may be on their way here from the last leader's side; the longer ones
+where it does not serve them yet."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
+_LOOK = 1.0
+"""Seconds between two looks whether the Envoys are back."""
 _LOOK_AGAIN = 10.0
 """Seconds until a name is tried again that somebody else's ConfigMap has."""
 _GONE = 404
@@ -57,6 +60,7 @@ class Writer:
         events: EventPoster,
         waiting: Callable[[int], None],
         taken_changed: Callable[[], None],
+        arrived: Callable[[], bool],
     ) -> None:
         """Take the parts.
 
@@ -66,8 +70,10 @@ class Writer:
             events: posts Events.
             waiting: hears how many objects are to be written.
             taken_changed: hears that `taken` changed.
+            arrived: tells whether this replica has served Envoys for long enough that all of them found it.
         """
         self._taken_changed = taken_changed
+        self._arrived = arrived
         self.taken: dict[PoolKey, str] = {}
         """The names of ConfigMaps that pools need, and that are somebody else's."""
         self._look_at: dict[PoolKey, float] = {}
@@ -151,8 +157,9 @@ class Writer:
         self, key: PoolKey, before: AOAIBackendPoolStatus | None, wanted: AOAIBackendPoolStatus, now: float
     ) -> float:
         """Return until when it can wait: Envoys come, or take the table, or only states of endpoints changed."""
-        if before is not None and _lost(before, wanted) and now < self._begun + _ARRIVING:
-            return self._begun + _ARRIVING
+        arriving = _ARRIVING if self._arrived() else _LONGEST_ARRIVING
+        if before is not None and now < self._begun + arriving and _lost(before, wanted):
+            return now + _LOOK
         if _on_its_way(wanted):
             return self._on_its_way.setdefault(key, now + _SETTLING)
         self._on_its_way.pop(key, None)
