@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -22,6 +24,7 @@ class Server:
         self.broken: set[PoolKey | str | None] = set()
         self.forbidden: set[str | None] = set()
         self.calls: list[str] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def put(self, key: PoolKey, **labels: str) -> None:
         self.version += 1
@@ -43,18 +46,22 @@ class Server:
         if namespace in self.forbidden:
             raise KubeError(403, "Forbidden", "it may not be read")
         wanted = [label for label in labels.split(",") if label]
-        return tuple(
+        found = tuple(
             item
             for key, item in self.objects.items()
             if namespace in (None, key.namespace) and all(w in item["metadata"]["labels"] for w in wanted)
         )
+        self.meanwhile()
+        return found
 
     async def get(self, resource: Resource, key: PoolKey) -> JsonObject | None:
         assert resource is CONFIG_MAPS
         self.calls.append(f"get {key}")
         if key in self.broken:
             raise KubeError(0, "Unreachable", "it is away")
-        return self.objects.get(key)
+        found = self.objects.get(key)
+        self.meanwhile()
+        return found
 
     async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
         raise NotImplementedError
@@ -124,6 +131,49 @@ async def test_a_list_finds_what_is_gone(server: Server, clock: Clock) -> None:
     assert not await store.refresh()
     store.wake(None)
     assert await store.refresh() == changes(B, removed=(A,))
+
+
+@pytest.mark.parametrize("key", [None, A], ids=["list", "get"])
+async def test_what_was_written_meanwhile_is_newer_than_what_was_asked_for_before(
+    server: Server, clock: Clock, key: PoolKey | None
+) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
+    server.put(A)
+    await store.refresh()
+
+    def write() -> None:
+        server.put(A)
+        server.put(B)
+        store.put(server.objects[A])
+        store.put(server.objects[B])
+
+    server.meanwhile = write
+    store.wake(key)
+    assert await store.refresh() == changes(A, B)
+    assert store.objects == server.objects
+    server.meanwhile = lambda: None
+    del server.objects[A]
+    store.wake(None)
+    assert await store.refresh() == changes(removed=(A,)), "and the next one is newer again"
+
+
+async def test_only_what_is_kept_is_held(server: Server, clock: Clock) -> None:
+    before: list[str | None] = []
+
+    def keep(item: JsonObject, last: str | None) -> str:
+        before.append(last)
+        return f"{item['metadata']['name']} {item['metadata']['resourceVersion']}"
+
+    store = ObjectStore(server, CONFIG_MAPS, keep=keep, clock=clock)
+    server.put(A)
+    await store.refresh()
+    server.put(B)
+    store.wake(None)
+    await store.refresh()
+    assert store.objects == {A: "a 1", B: "b 2"}
+    server.put(A)
+    assert store.put(server.objects[A]) == "a 3"
+    assert before == [None, None, "a 1"], "an object of the same version is not looked at again"
 
 
 async def test_a_resync_lists_again(server: Server, clock: Clock) -> None:

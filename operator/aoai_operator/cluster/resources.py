@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from itertools import chain
 
-from aoai_operator.adapters.kube.store import ObjectStore
+from aoai_operator.adapters.kube.store import Changes, ObjectStore
 from aoai_operator.cluster.known import Known, KnownPool, KnownQuota
 from aoai_operator.core.api import (
     AOAIBackendPool,
@@ -42,6 +42,7 @@ class Resources:
         self._invalid_pools: dict[PoolKey, Invalid] = {}
         self._invalid_quotas: dict[PoolKey, Invalid] = {}
         self._refs: frozenset[SecretRef] = frozenset()
+        self._refs_are_old = False
 
     async def refresh(self) -> None:
         """Read what was woken.
@@ -50,18 +51,21 @@ class Resources:
             Unavailable: the API server does not answer; what was read before stays.
         """
         changes = await self._pools.refresh()
+        # Noted before the tenants are read: that can fail, and then the pools are not told a second time.
+        self._refs_are_old |= bool(changes)
         if changes:
-            self._note_requests(AOAIBackendPool.KIND, self.pools, changes.changed)
+            self._note_requests(AOAIBackendPool.KIND, self.pools, changes)
             valid = (known.parsed for known in self.pools.values())
             self._valid_pools = tuple(p for p in valid if isinstance(p, AOAIBackendPool))
             self._invalid_pools = _invalid(self.pools)
-        tenants_changes = await self._quotas.refresh()
-        if tenants_changes:
-            self._note_requests(TenantQuota.KIND, self.quotas, tenants_changes.changed)
+        told = await self._quotas.refresh()
+        if told:
+            self._note_requests(TenantQuota.KIND, self.quotas, told)
             named = (known.parsed for known in self.quotas.values())
             self._valid_quotas = tuple(q for q in named if isinstance(q, TenantQuota))
             self._invalid_quotas = _invalid(self.quotas)
-        if changes or tenants_changes:
+        if self._refs_are_old or told:
+            self._refs_are_old = False
             of_each = chain((p.refs for p in self.pools.values()), (q.refs for q in self.quotas.values()))
             self._refs = frozenset(chain.from_iterable(of_each))
 
@@ -90,9 +94,11 @@ class Resources:
         return found
 
     def _note_requests(
-        self, kind: str, objects: Mapping[PoolKey, KnownPool] | Mapping[PoolKey, KnownQuota], keys: Collection[PoolKey]
+        self, kind: str, objects: Mapping[PoolKey, KnownPool] | Mapping[PoolKey, KnownQuota], changes: Changes
     ) -> None:
-        for key in keys:
+        for key in changes.removed:
+            self._asked.pop((kind, key), None)
+        for key in changes.changed:
             known = objects[key]
             if isinstance(known.parsed, Invalid):
                 continue
