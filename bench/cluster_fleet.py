@@ -251,8 +251,8 @@ async def _main(pools: int, changes: int) -> Measured:
         async with fleet.release:
             first, statuses = await fleet.start()
             again = await fleet.restart()
-            # It leads again once the Lease was given back, and then looks at everything once.
-            await asyncio.sleep(10)
+            # It leads again once the Lease was given back, and then looks at everything once; Envoys come back to it.
+            await asyncio.sleep(30)
             seconds, sizes = await measure(fleet, changes)
             return Measured(
                 pools=pools,

@@ -393,7 +393,7 @@ class _Operator:
             self._certificate.renew(pair, trusted)
 
 
-_ARRIVING = 10.0
+_ARRIVING = 20.0
 """Seconds in which the Envoys that look for a replica find one that begins to listen."""
 _LONGEST_START = 60.0
 """Seconds after which garbage is collected even if it has not started yet."""

@@ -34,7 +34,7 @@ _QUIET = 2.0
 """Seconds between two writes of a status for its endpoints' sake alone: a region that throttles comes and goes."""
 _SETTLING = 0.5
 """Seconds for which Envoys may be taking a table before a status says so: mostly they have it before that."""
-_ARRIVING, _LONGEST_ARRIVING = 10.0, 60.0
+_ARRIVING, _LONGEST_ARRIVING = 20.0, 60.0
 """Seconds at the start of a term for which Envoys may be on their way here from the last leader's side; the longer ones
 where it does not serve them yet."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0

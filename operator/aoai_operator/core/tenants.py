@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
 from aoai_operator.core.conditions import ConditionReason
@@ -33,8 +34,8 @@ class TenantsStep:
 
     def __init__(self) -> None:
         self._all: Memo[Tenants] = Memo()
-        self._claims: Memo[_Claim] = Memo()
-        self._quotas: Memo[_Quota] = Memo()
+        self._looks: dict[PoolKey, _Look] = {}
+        self._by_pool: Memo[tuple[Tenant, ...]] = Memo()
 
     def __call__(self, world: World) -> Tenants:
         """Return the tenants of a world's quotas."""
@@ -49,23 +50,17 @@ class TenantsStep:
         owners: dict[SecretValue, PoolKey] = {}
         tenants: dict[PoolKey, list[Tenant]] = {}
         findings: list[Finding] = []
+        before, self._looks = self._looks, {}
         for quota in sorted(world.quotas, key=lambda q: (q.metadata.creation_timestamp, q.key)):
-            key = quota.key
-            claim = self._claims.of(key, (quota,), lambda: _Claim.of(quota))  # noqa: B023 - called at once
-            values = tuple(map(world.secrets.get, claim.refs))
-            held = tuple(owners.setdefault(v, key) if v is not None and _is_key(v) else None for v in values)
-            known = tuple(map(pools.get, claim.pools))
-            # Why a Secret is missing depends on all others.
-            news = object() if None in values else None
-            unread = [(p in world.invalid, world.watches(p.namespace)) for p in claim.pools]
-            inputs = (quota, values, held, known, unread, news)
-            made = self._quotas.of(key, inputs, lambda: _quota(world, quota, held, known))  # noqa: B023
-            findings += made.findings
-            for pool, tenant in made.tenants:
+            look = _look(world, quota, pools, owners, before.get(quota.key))
+            self._looks[quota.key] = look
+            findings += look.made.findings
+            for pool, tenant in look.made.tenants:
                 tenants.setdefault(pool, []).append(tenant)
-        self._claims.sweep()
-        self._quotas.sweep()
-        by_pool = {key: tuple(sorted(listed, key=lambda t: t.key)) for key, listed in tenants.items()}
+        by_pool = {
+            key: self._by_pool.of(key, tuple(listed), partial(_sorted, listed)) for key, listed in tenants.items()
+        }
+        self._by_pool.sweep()
         return Tenants(by_pool, tuple(findings))
 
 
@@ -90,6 +85,51 @@ class _Quota:
 
     tenants: tuple[tuple[PoolKey, Tenant], ...]
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """What was made of a quota, and of what: its keys' values and whose they are, and the pools that it names."""
+
+    quota: TenantQuota
+    claim: _Claim
+    values: tuple[SecretValue | None, ...]
+    usable: tuple[bool, ...]
+    owners: tuple[PoolKey | None, ...]
+    pools: tuple[AOAIBackendPool | None, ...]
+    unread: tuple[tuple[bool, bool], ...]
+    made: _Quota
+
+
+def _look(
+    world: World,
+    quota: TenantQuota,
+    pools: Mapping[PoolKey, AOAIBackendPool],
+    owners: dict[SecretValue, PoolKey],
+    last: _Look | None,
+) -> _Look:
+    """Look at a quota; return the last look where that saw the same. Its keys are its own from now on, in `owners`."""
+    same = last if last is not None and (last.quota is quota or last.quota == quota) else None
+    claim = same.claim if same else _Claim.of(quota)
+    values = tuple(map(world.secrets.get, claim.refs))
+    if same and same.values != values:
+        same = None
+    usable = same.usable if same else tuple(v is not None and _is_key(v) for v in values)
+    held = tuple(
+        owners.setdefault(v, quota.key) if ok and v is not None else None for v, ok in zip(values, usable, strict=True)
+    )
+    known = tuple(map(pools.get, claim.pools))
+    unread = tuple((p in world.invalid, world.watches(p.namespace)) for p in claim.pools)
+    # Why a Secret is missing depends on all others.
+    if same and None not in values and (same.owners, same.pools, same.unread) == (held, known, unread):
+        return same
+    made = _quota(world, quota, held, known)
+    made = last.made if last is not None and last.made == made else made
+    return _Look(quota, claim, values, usable, held, known, unread, made)
+
+
+def _sorted(tenants: Sequence[Tenant]) -> tuple[Tenant, ...]:
+    return tuple(sorted(tenants, key=lambda t: t.key))
 
 
 def _quota(

@@ -20,6 +20,9 @@ from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.table import RoutingTable
 
+_UNKNOWN = anything_but(ALLOWED)
+"""Matches the names of the headers that no request may have."""
+
 
 def listener(settings: GatewaySettings) -> Resource:
     """Return the gateway's HTTP listener."""
@@ -141,7 +144,7 @@ def _router(settings: GatewaySettings) -> Json:
 
 def _only_known_headers() -> Json:
     """Forget every header that is not on the allow-list, before any filter, or Envoy itself, could believe it."""
-    unknown = {"safe_regex": {"google_re2": {}, "regex": anything_but(ALLOWED)}}
+    unknown = {"safe_regex": {"google_re2": {}, "regex": _UNKNOWN}}
     return extension(
         "known-headers",
         "http.early_header_mutation.header_mutation.v3.HeaderMutation",
