@@ -17,8 +17,9 @@ from support.cluster.client import path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.fleet import converged, leader, leaders, start_fleet, takes_over, whole
 from support.cluster.house import POOLS, House
+from support.cluster.release import GatewayPod
 from support.kube import Forwarder, forget
-from support.load import load
+from support.load import Load, load
 from support.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -83,15 +84,31 @@ async def house(fleet: House) -> AsyncIterator[House]:
 
 
 async def test_the_api_server_is_away_until_nobody_leads(house: House) -> None:
+    """While it is away, a region dies and comes back, and an Envoy starts that knows nothing."""
+    plane, fresh = house.plane, house.release.gateways["gateway-0"]
     async with load(house.client(max_retries=0)) as under:
-        await house.plane.apiserver.kill()
+        await plane.apiserver.kill()
         await eventually(lambda: nobody_leads(house), within=30, what="the Lease is lost")
         house.azure.fault("east", Down())
         await under.goes_on(100)
         await eventually(lambda: left_alone(house, "east"), what="the region that died meanwhile is left alone")
-        await house.plane.apiserver.start()
         house.azure.heal("east")
+        await eventually(lambda: taken(house, "east"), within=60, what="the region is taken again")
+        await serves(house, under, "east")
+    # What is under way in a process that is killed is lost anywhere: here the SDK's own retries are used.
+    async with load(house.client(max_retries=2)) as under:
+        await fresh.part.kill()
+        await fresh.part.start()
+        await eventually(lambda: listens(fresh), within=60, what="the fresh Envoy has its configuration")
+        await eventually(lambda: taken(house, "east", "west"), within=60, what="it takes both regions")
+        await under.goes_on(100)
+    assert not plane.apiserver.running
+    assert await nobody_leads(house)
+    async with load(house.client(max_retries=0)) as under:
+        await plane.apiserver.start()
         await converged(house)
+        assert (await house.pool())["status"]["healthyEndpoints"] == "2/2"
+        await under.goes_on()
 
 
 async def nobody_leads(house: House) -> bool:
@@ -100,9 +117,31 @@ async def nobody_leads(house: House) -> bool:
 
 async def left_alone(house: House, region: str) -> bool:
     """Tell whether no Envoy takes a region for healthy."""
-    port = urlsplit(house.azure.regions[region].url).port
-    texts = [await pod.admin("/clusters") for pod in house.release.gateways.values()]
-    return not any(f":{port}::health_flags::healthy" in text for text in texts)
+    return not any(health(house, text, region) for text in await clusters(house))
+
+
+async def taken(house: House, *regions: str) -> bool:
+    """Tell whether every Envoy takes these regions for healthy."""
+    return all(health(house, text, region) for text in await clusters(house) for region in regions)
+
+
+async def clusters(house: House) -> list[str]:
+    return [await pod.admin("/clusters") for pod in house.release.gateways.values()]
+
+
+def health(house: House, text: str, region: str) -> bool:
+    return f":{urlsplit(house.azure.regions[region].url).port}::health_flags::healthy" in text
+
+
+async def serves(house: House, under: Load, region: str) -> None:
+    """Return when a region has served something of what goes on."""
+    before = house.azure.regions[region].served
+    await under.goes_on(100)
+    await eventually(lambda: house.azure.regions[region].served > before, what=f"{region} serves again")
+
+
+async def listens(pod: GatewayPod) -> bool:
+    return "LIVE" in await pod.admin("/ready") and "::" in await pod.admin("/listeners")
 
 
 async def test_etcd_is_restarted(house: House) -> None:
