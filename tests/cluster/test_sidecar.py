@@ -11,11 +11,15 @@ from openai import AsyncAzureOpenAI
 
 from support.calls import ask
 from support.cluster import commands
+from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.house import House
+from support.cluster.release import GatewayPod, OperatorPod
+from support.load import load
 from support.manifests import TENANT_KEY
 from support.waiting import eventually
 
+MAPS = "v1/configmaps"
 PROGRAM = Path(sys.executable).with_name("aoai-operator")
 APP = """
 apiVersion: apps/v1
@@ -71,3 +75,48 @@ async def test_an_injected_envoy_carries_the_pools_that_allow_it(open_house: Hou
         return f"{house.namespace}/chat/gpt-4o" not in await sidecar.admin("/clusters")
 
     await eventually(forgotten)
+
+
+async def test_a_new_authority_and_a_new_token_are_taken_live(open_house: House) -> None:
+    """A spoiled token lets it in no more, and the authority is another one: it comes back by what was renewed."""
+    house, release = open_house, open_house.release
+    allowed = {"gateway": {"sidecars": "Allowed"}}
+    await house.apply_pool(spec=allowed)
+    await inject(house)
+    sidecar = await release.start_sidecar(house.namespace, "app")
+    await house.pool_is("Ready")
+    url = f"http://127.0.0.1:{release.sidecar_port}/{house.namespace}/chat"
+    client = AsyncAzureOpenAI(azure_endpoint=url, api_key=TENANT_KEY, api_version="2024-10-21", max_retries=0)
+    trust = f"{release.name}-aoai-operator-trust"
+    known = await house.plane.wait_for(bool, MAPS, trust, namespace=house.namespace)
+
+    def renewed(found: Json) -> bool:
+        return bool(found["data"] != known["data"])
+
+    async with load(client) as under:
+        release.remount(sidecar, {"token": b"spoiled"})
+        authority = path("v1/secrets", f"{release.name}-aoai-operator-ca", namespace=house.namespace)
+        (await house.plane.request("DELETE", authority)).raise_for_status()
+        found = await house.plane.wait_for(renewed, MAPS, trust, namespace=house.namespace, within=60)
+        release.remount(sidecar, {"ca.crt": found["data"]["ca.crt"].encode()})
+        operator = release.operators["operator-0"]
+        await operator.part.kill()
+        await operator.part.start()
+        await eventually(lambda: refused(operator), within=60, what="its token is refused")
+        await under.goes_on()
+        account = await house.plane.service_account(house.namespace, "default", audience="aoai.dev")
+        release.remount(sidecar, {"token": account.token.encode()})
+        await house.apply_pool(spec={**allowed, "failover": {"perTryTimeout": "7s"}})
+        await house.pool_is("Ready")
+        await eventually(lambda: changed(sidecar), within=60, what="a change is in the sidecar")
+        await under.goes_on()
+    assert sidecar.part.starts == 1
+
+
+def refused(pod: OperatorPod) -> bool:
+    why = "the token is not valid, or was not made for this audience"
+    return any(line["event"] == "refused" and line["why"] == why for line in pod.logs())
+
+
+async def changed(sidecar: GatewayPod) -> bool:
+    return '"per_try_timeout": "7s"' in await sidecar.admin("/config_dump")

@@ -247,6 +247,12 @@ class Release:
         await pod.part.start()
         return pod
 
+    def remount(self, sidecar: GatewayPod, files: Mapping[str, bytes]) -> None:
+        """Change files of a sidecar's volume, as a kubelet does when a token or a ConfigMap is renewed."""
+        etc = self.directory / sidecar.name / "etc/aoai"
+        known = {file.name: file.read_bytes() for file in (etc / "..data").iterdir()}
+        write_volume(etc, {**known, **files})
+
     async def _template(self, component: str) -> Json:
         """Return the spec of the pods of a Deployment of the chart."""
         labels = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
