@@ -81,6 +81,9 @@ class Twins:
         assert self.looking.next_response(self.copied()) is None
         assert self.following.settled(PackedSnapshot("", self.now)) == self.looking.settled(self.copied())
         assert self.following.holding_back == self.looking.holding_back
+        for url, subscription in self.looking._subscriptions.items():
+            current = self.copied().resources[url]
+            assert subscription.has_update(current) == (subscription.next_update(current) is not None)
 
     def copied(self) -> PackedSnapshot:
         return PackedSnapshot("", {url: dict(named) for url, named in self.now.items()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from aoai_operator.cluster.known import KnownPool, KnownQuota, read_pool
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.writer import Writer
-from aoai_operator.core.api import AOAIBackendPoolStatus
+from aoai_operator.core.api import AOAIBackendPoolStatus, ProxiesStatus, RoutingTableStatus
 from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.names import PoolKey
@@ -60,18 +61,55 @@ class Pools:
         return read_pool({"apiVersion": API_VERSION, "metadata": metadata, "status": item.get("status")}, None)
 
 
+class NoEvents:
+    """Takes Events."""
+
+    def post(self, *_: object, **__: object) -> None:
+        """Take it."""
+
+
+def writing(api: Api, pools: Pools, *, arrived: Callable[[], bool] = lambda: True) -> Writer:
+    return Writer(
+        api=cast(KubeApi, api),
+        resources=cast(Resources, pools),
+        serving=cast(Serving, None),
+        events=cast(EventPoster, NoEvents()),
+        waiting=lambda _: None,
+        taken_changed=lambda: None,
+        arrived=arrived,
+    )
+
+
+def status(*, programmed: int, revision: str = "1") -> AOAIBackendPoolStatus:
+    return AOAIBackendPoolStatus(
+        proxies=ProxiesStatus(connected=2, programmed=programmed), routing_table=RoutingTableStatus(revision=revision)
+    )
+
+
+async def test_envoys_that_look_for_a_new_leader_are_not_said_to_be_lost(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_LOOK", 0.01)
+    monkeypatch.setattr(module, "_ARRIVING", 0.0)
+    api, pools, arrived = Api(), Pools(), asyncio.Event()
+    for key in (ODD, OTHER):
+        pools.put_pool({"metadata": {"name": key.name}, "status": status(programmed=2).model_dump(by_alias=True)})
+    api.odd = False
+    writer = writing(api, pools, arrived=arrived.is_set)
+    lost, moved = status(programmed=0), status(programmed=0, revision="2")
+    async with running(writer.run()):
+        writer.want(Compiled({}, {ODD: lost, OTHER: moved}, {}, ()))
+        await eventually(lambda: api.tried == [OTHER.name], what="the pool whose table is another one is told at once")
+        writer.want(Compiled({}, {ODD: status(programmed=2), OTHER: moved}, {}, ()))
+        writer.want(Compiled({}, {ODD: lost, OTHER: moved}, {}, ()))
+        assert api.tried == [OTHER.name]
+        arrived.set()
+        await eventually(lambda: api.tried == [OTHER.name, ODD.name], what="it is lost")
+    assert pools.pools[ODD].status == lost
+
+
 async def test_one_odd_object_ends_nothing_and_is_tried_again(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_RETRY", 0.05)
     api = Api()
-    writer = Writer(
-        api=cast(KubeApi, api),
-        resources=cast(Resources, Pools()),
-        serving=cast(Serving, None),
-        events=cast(EventPoster, None),
-        waiting=lambda _: None,
-        taken_changed=lambda: None,
-        arrived=lambda: True,
-    )
+    writer = writing(api, Pools())
     with capture_logs() as logs:
         async with running(writer.run()):
             writer.want(Compiled({}, {key: AOAIBackendPoolStatus() for key in (ODD, OTHER)}, {}, ()))
