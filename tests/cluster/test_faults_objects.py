@@ -198,7 +198,7 @@ async def healthy(house: House) -> bool:
 
 
 async def test_the_release_is_upgraded(house: House) -> None:
-    """No older chart was released yet: the values change. The replicas are replaced as by a rolling update."""
+    """The values change, and the replicas are replaced as by a rolling update. From an older chart: test_upgrade.py."""
     async with load(house.client(max_retries=0)) as under:
         await house.release.helm("upgrade", operator={"secretsInterval": "3s"})
         for number in range(2):

@@ -270,6 +270,26 @@ async def test_of_a_pool_whose_table_stays_refused_envoys_keep_what_they_have(
         assert replica.unknown == frozenset()
 
 
+async def test_they_keep_it_until_the_secrets_of_its_first_table_are_read(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an upgrade: a leader signs the table, and only then a follower learns which Secrets it names."""
+    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    api.put(table("old"), OTHER_KEY)
+    api.errors["old"] = AWAY
+    replica = Replica(api)
+    async with replica.running():
+        await asyncio.wait_for(replica.serving.ready.wait(), 10)
+        replica.serving.wake(api.put(table("old")))
+        await eventually(lambda: replica.serving.tables)
+        await asked_again(api, "old")
+        assert "ai/chat" in replica.unknown
+        assert replica.delivered == []
+        del api.errors["old"]
+        await eventually(lambda: replica.delivered == [("old", "a")])
+        assert replica.unknown == frozenset()
+
+
 async def test_envoys_keep_nothing_of_a_pool_that_is_gone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.1)
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.05)

@@ -289,6 +289,7 @@ class Serving:
             self._secrets.want("tables", _refs(self.tables, self._served))
         served = self._with_their_secrets() if self._moved or self._held else self._served
         self._moved = False
+        unknown = self._not_known(served)
         if not self.ready.is_set():
             if self._held:
                 return
@@ -296,18 +297,21 @@ class Serving:
             again
             or served != self._served
             or self._handed_on is not self._secrets.values
-            or self._unknown != self._not_known()
+            or self._unknown != unknown
         ):
             return
         if served != self._served:
             self._secrets.want("tables", _refs(self.tables, served))
-        self._served, self._handed_on, self._unknown = served, self._secrets.values, self._not_known()
+        self._served, self._handed_on, self._unknown = served, self._secrets.values, unknown
         self._deliver(self._served, self._handed_on, self._unknown)
         self.ready.set()
 
-    def _not_known(self) -> Owners:
-        """Return the pools that live, and of which no table could be read since the start; None: what pools share."""
-        pools = self._doubted.keys() - self.tables.keys()
+    def _not_known(self, served: Mapping[PoolKey, RoutingTable]) -> Owners:
+        """Return the pools that live, and of which there is no table to serve since the start; None: what pools share.
+
+        None could be read, or the first one waits for its Secrets.
+        """
+        pools = (self._doubted.keys() - self.tables.keys()) | (self._held.keys() - served.keys())
         shared = asyncio.get_running_loop().time() < self._shared_kept_until
         return frozenset(map(str, pools)) | ({None} if pools and shared else frozenset())
 

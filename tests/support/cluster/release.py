@@ -114,6 +114,7 @@ class Release:
     Attributes:
         name, namespace: of the release.
         url: the address of its gateway, shared by its Envoys as by a Service.
+        chart: what is installed; another one can be set before the next `helm`.
         operators, gateways: the pods that were started, by name.
     """
 
@@ -123,6 +124,7 @@ class Release:
         self.namespace = namespace
         self.name = name
         self.values = values or {}
+        self.chart = CHART
         self.operators: dict[str, OperatorPod] = {}
         self.gateways: dict[str, GatewayPod] = {}
         self._stack = AsyncExitStack()
@@ -168,7 +170,7 @@ class Release:
         """Install or upgrade, with our values and `more`."""
         values = self.directory / "values.yaml"
         values.write_text(yaml.safe_dump({**self.values, **more}))
-        await self.plane.helm(verb, self.name, str(CHART), "--namespace", self.namespace, "--values", str(values))
+        await self.plane.helm(verb, self.name, str(self.chart), "--namespace", self.namespace, "--values", str(values))
 
     async def start_operator(self, name: str = "operator-0", **environment: str) -> OperatorPod:
         """Start a replica as its Deployment says; return when it is alive."""
