@@ -8,10 +8,10 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE := copy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench golden crds cluster-tools clean
+.PHONY: help demo test lint bench golden crds cluster-tools kind clean
 
 help: ## what can be done here
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/ready ## three unequal simulated regions behind one address; breaks them; under a minute
 	@$(RUN) aoai-operator demo $(ARGS)

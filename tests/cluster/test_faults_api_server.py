@@ -15,7 +15,7 @@ from support.cluster.access import write_kubeconfig
 from support.cluster.audit import Call
 from support.cluster.client import path
 from support.cluster.control_plane import ControlPlane
-from support.cluster.fleet import converged, leader, leaders, start_fleet, takes_over, whole
+from support.cluster.fleet import converged, leader, leaders, left_alone, start_fleet, taken, takes_over, whole
 from support.cluster.house import POOLS, House
 from support.cluster.release import GatewayPod
 from support.kube import Forwarder, forget
@@ -113,24 +113,6 @@ async def test_the_api_server_is_away_until_nobody_leads(house: House) -> None:
 
 async def nobody_leads(house: House) -> bool:
     return not await leaders(house)
-
-
-async def left_alone(house: House, region: str) -> bool:
-    """Tell whether no Envoy takes a region for healthy."""
-    return not any(health(house, text, region) for text in await clusters(house))
-
-
-async def taken(house: House, *regions: str) -> bool:
-    """Tell whether every Envoy takes these regions for healthy."""
-    return all(health(house, text, region) for text in await clusters(house) for region in regions)
-
-
-async def clusters(house: House) -> list[str]:
-    return [await pod.admin("/clusters") for pod in house.release.gateways.values()]
-
-
-def health(house: House, text: str, region: str) -> bool:
-    return f":{urlsplit(house.azure.regions[region].url).port}::health_flags::healthy" in text
 
 
 async def serves(house: House, under: Load, region: str) -> None:

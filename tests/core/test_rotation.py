@@ -100,7 +100,7 @@ def test_a_leaf_of_other_names_or_another_authority_is_made_anew() -> None:
 def test_over_three_years_nobody_is_cut_off_even_with_the_bundle_of_a_day_ago(stride: timedelta) -> None:
     now, end = START, START + 3 * 365 * DAY
     holdings, _ = after(Holdings(), now)
-    signed, most = {authorities(holdings).signing.certificate.fingerprint}, 0
+    signed, most = {authorities(holdings).signing.certificate.pem}, 0
     history = [(now, holdings)]
     while now < end:
         now += stride
@@ -109,7 +109,7 @@ def test_over_three_years_nobody_is_cut_off_even_with_the_bundle_of_a_day_ago(st
         for _, earlier in history:
             assert is_trusted(holdings, earlier, now), now
             assert is_trusted(earlier, holdings, now), now
-        signed.add(authorities(holdings).signing.certificate.fingerprint)
+        signed.add(authorities(holdings).signing.certificate.pem)
         most = max(most, len(authorities(holdings).trusted))
     assert len(signed) == 5
     assert most == 2

@@ -118,4 +118,5 @@ async def test_one_odd_object_ends_nothing_and_is_tried_again(monkeypatch: Any) 
             api.odd = False
             before = len(api.tried)
             await eventually(lambda: len(api.tried) > before)
-    assert len([log for log in logs if log.get("exc_info")]) == 1
+    (odd,) = (log for log in logs if log.get("exc_info"))
+    assert (odd["kind"], odd["object"]) == ("AOAIBackendPool", str(ODD))

@@ -100,6 +100,12 @@ class Serving:
         """Return the ConfigMaps that are there for a pool."""
         return list(self._present.get(pool, ()))
 
+    def belongs(self, pool: PoolKey, name: PoolKey, uid: str) -> bool:
+        """Tell whether a ConfigMap that has the name of a pool's is owned by the pool of a uid."""
+        item = self._present.get(pool, {}).get(name)
+        owners = (item["metadata"].get("ownerReferences") or ()) if item else ()
+        return any(owner["uid"] == uid for owner in owners)
+
     def holds(self, table: RoutingTable, uid: str) -> bool:
         """Tell whether the ConfigMaps say this table, all of it and nothing else, as belonging to the pool of a uid.
 
@@ -294,10 +300,7 @@ class Serving:
             if self._held:
                 return
         elif not (
-            again
-            or served != self._served
-            or self._handed_on is not self._secrets.values
-            or self._unknown != unknown
+            again or served != self._served or self._handed_on is not self._secrets.values or self._unknown != unknown
         ):
             return
         if served != self._served:

@@ -126,7 +126,7 @@ class Writer:
             pool = self._resources.pools.get(key)
             if pool is None or self._serving.holds(table, pool.uid) or self._look_at.get(key, 0.0) > now:
                 continue
-            yield ("", key), partial(self._tried, partial(self._write_table, table, pool.uid))
+            yield self._job(CONFIG_MAPS, key, partial(self._write_table, table, pool.uid))
         due = math.inf
         for key, wanted in compiled.pool_statuses.items():
             pool = self._resources.pools.get(key)
@@ -135,14 +135,17 @@ class Writer:
             if (until := self._postponed(key, pool.status, wanted, now)) > now:
                 due = min(due, until)
                 continue
-            yield (POOLS.kind, key), partial(self._tried, partial(self._write_pool, key, pool, wanted))
+            yield self._job(POOLS, key, partial(self._write_pool, key, pool, wanted))
         for key, told in compiled.quota_statuses.items():
             quota = self._resources.quotas.get(key)
             # Of ten thousand nearly all are as they should be, and known to be by identity.
             if quota is not None and quota.status is not told and self._differs(QUOTAS, key, quota, told):
-                yield (QUOTAS.kind, key), partial(self._tried, partial(self._write_quota, key, quota, told))
+                yield self._job(QUOTAS, key, partial(self._write_quota, key, quota, told))
         if due < math.inf:
             self._jobs.wake_in(due - now)
+
+    def _job(self, resource: Resource, key: PoolKey, write: Callable[[], Awaitable[None]]) -> tuple[Hashable, Job]:
+        return (resource.kind, key), partial(self._tried, resource, key, write)
 
     def _differs(self, resource: Resource, key: PoolKey, known: Known[S], wanted: S) -> bool:
         """Tell whether a status is to be written.
@@ -183,7 +186,8 @@ class Writer:
         for manifest in manifests:
             self._serving.put(await self._api.apply(CONFIG_MAPS, manifest))
         for key in there - wanted.keys():
-            await self._api.delete(CONFIG_MAPS, key)
+            if self._serving.belongs(table.key, key, uid):
+                await self._api.delete(CONFIG_MAPS, key)
         _log.info("a routing table is written", pool=str(table.key), revision=table.revision)
 
     def _leave(self, pool: PoolKey, name: PoolKey) -> None:
@@ -227,19 +231,20 @@ class Writer:
             about = known.reference
             self._events.post(about, event.type, reason=event.reason, message=event.message, action="Reconcile")
 
-    async def _tried(self, write: Callable[[], Awaitable[None]]) -> bool:
-        """Write; tell whether it is done, or will never be."""
+    async def _tried(self, resource: Resource, key: PoolKey, write: Callable[[], Awaitable[None]]) -> bool:
+        """Write; tell whether it is done, or will never be. A ConfigMap is named by its pool."""
+        told = {"kind": resource.kind, "object": str(key)}
         try:
             await write()
         except KubeError as error:
             if error.status in (_GONE, _CONFLICT):
                 # The object is gone, or another one has its name: a wake came, or comes, for it.
                 return True
-            _log.warning("a write failed, and is tried again", why=error.message, reason=error.reason)
+            _log.warning("a write failed, and is tried again", **told, why=error.message, reason=error.reason)
             return False
         except Exception as error:  # noqa: BLE001 - one odd object must not end this leader, and then the next
             if repr(error) not in self._odd:
-                _log.exception("an object cannot be written, and is tried again")
+                _log.exception("an object cannot be written, and is tried again", **told)
                 self._odd.add(repr(error))
             return False
         return True

@@ -215,7 +215,10 @@ def _read(pool: PoolKey, items: Mapping[str, Mapping[str, Any]], known: Text | N
             why = f"the ConfigMap {pool.namespace}/{shard} was edited: it is not what its digest says"
             return Read(refused=why if shard in items and _is_edited(items[shard]) else "")
     table = same.table if same else _table(found["table"], tenants.values())
-    owner = _owner(items, table) if items.keys() == {name, *wanted} else ""
+    ours = {one: items[one] for one in (name, *wanted)}
+    # What only looks like ours is somebody's, and in nobody's way.
+    left_over = any(_owned_by(items[one], pool.name) for one in items.keys() - ours.keys())
+    owner = "" if left_over else _owner(ours, table)
     return Read(table=table, owner=owner, text=same or Text(digest, table, digests))
 
 

@@ -5,7 +5,6 @@ P-256, as every TLS library has it, signs fast and is small. `rotation.py` says 
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,11 +49,6 @@ class Certificate:
     names: frozenset[str]
     """Its subject alternative names: DNS names, IP addresses and URIs."""
     is_ca: bool
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the PEM, as a name for it in logs."""
-        return hashlib.sha256(self.pem).hexdigest()[:16]
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Tell whether another certificate's key signed this one."""

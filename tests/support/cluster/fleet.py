@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from support.cluster.client import Json
 from support.cluster.house import House
@@ -114,3 +115,21 @@ async def converged(house: House) -> None:
 
 async def _all_ready(house: House) -> bool:
     return all([await pod.ready() for pod in house.release.operators.values()])
+
+
+async def left_alone(house: House, region: str) -> bool:
+    """Tell whether no Envoy takes a region for healthy."""
+    return not any(_health(house, text, region) for text in await _clusters(house))
+
+
+async def taken(house: House, *regions: str) -> bool:
+    """Tell whether every Envoy takes these regions for healthy."""
+    return all(_health(house, text, region) for text in await _clusters(house) for region in regions)
+
+
+async def _clusters(house: House) -> list[str]:
+    return [await pod.admin("/clusters") for pod in house.release.gateways.values()]
+
+
+def _health(house: House, text: str, region: str) -> bool:
+    return f":{urlsplit(house.azure.regions[region].url).port}::health_flags::healthy" in text
