@@ -114,13 +114,16 @@ async def test_secrets_are_read_by_name_and_shown_nowhere(house: House) -> None:
         found = await house.plane.get(SECRETS, f"aoai-aoai-operator-{name}", namespace=house.namespace)
         assert found is not None
         values += base64.b64decode(found["data"]["tls.key"]).decode().split("\n")[1:3]
+    signing = await house.plane.get(SECRETS, "aoai-aoai-operator-tables", namespace=house.namespace)
+    assert signing is not None
+    values += (text.rstrip("=") for text in signing["data"].values())
     texts = await everything_shown(house)
     for where, text in texts.items():
         shown = [v for v in values if v in text or base64.b64encode(v.encode()).decode().rstrip("=") in text]
         assert shown == [], f"in {where}"
     calls = house.plane.audit.since()
     mine = [c for c in calls if c.user == f"system:serviceaccount:{house.namespace}:aoai-aoai-operator"]
-    assert {c.verb for c in mine if c.resource == "secrets"} == {"get", "patch"}
+    assert {c.verb for c in mine if c.resource == "secrets"} == {"get", "create", "patch"}
 
 
 async def everything_shown(house: House) -> dict[str, str]:
