@@ -139,7 +139,7 @@ async def restored_after_deletion(house: House, wanted: Json) -> None:
 
 
 async def test_a_config_map_that_has_the_name_is_left_alone(house: House) -> None:
-    await house.apply_pool("other", tenants={})
+    await house.apply_pool("other")
     await house.pool_is("Ready", name="other")
     notes = {
         "apiVersion": "v1",
