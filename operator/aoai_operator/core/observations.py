@@ -247,7 +247,7 @@ class Observations:
         found = {}
         for key in self._restless:
             host = self._hosts[key]
-            end = health.fault_end(host.health, probing=self._tables[key.pool].health.probe is not None) or 0
+            end = health.fault_end(host.health, probing=self._tables[key.pool].health.probe == "Deployment") or 0
             if not (host.throttle.active(now) or host.run.strike.active(now) or end > now):
                 continue
             struck = (host.run.strike.until, host.run.reason, host.run.message)
