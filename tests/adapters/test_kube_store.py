@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -155,6 +156,64 @@ async def test_what_was_written_meanwhile_is_newer_than_what_was_asked_for_befor
     del server.objects[A]
     store.wake(None)
     assert await store.refresh() == changes(removed=(A,)), "and the next one is newer again"
+
+
+@pytest.mark.parametrize("key", [A, None])
+async def test_a_later_write_of_somebody_else_is_not_lost_with_what_was_asked_for_before_ours(
+    server: Server, clock: Clock, key: PoolKey | None
+) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
+    server.put(A)
+    await store.refresh()
+    ours = server.objects[A]
+    server.put(A)
+    store.wake(key)
+    # The answer to our write is late, and what is newer was told of already.
+    server.meanwhile = lambda: (store.put(ours), None)[1]
+    await store.refresh()
+    server.meanwhile = lambda: None
+    assert store.due_in() == 0
+    assert await store.refresh() == changes(A)
+    assert store.objects == server.objects
+    assert store.due_in() > 0
+
+
+@pytest.mark.parametrize("key", [A, None])
+async def test_what_was_being_read_when_a_term_ended_is_read_in_the_next(
+    server: Server, clock: Clock, key: PoolKey | None
+) -> None:
+    store = ObjectStore(server, CONFIG_MAPS, keep=whole, clock=clock)
+    if key is not None:
+        await store.refresh()
+    server.put(A)
+    store.wake(key)
+
+    def ended() -> None:
+        raise asyncio.CancelledError
+
+    server.meanwhile = ended
+    with pytest.raises(asyncio.CancelledError):
+        await store.refresh()
+    server.meanwhile = lambda: None
+    assert store.due_in() == 0
+    assert await store.refresh() == changes(A)
+    assert store.complete
+
+
+async def test_an_object_that_cannot_be_kept_leaves_nothing_unread(server: Server, clock: Clock) -> None:
+    def keep(item: JsonObject, _before: object) -> JsonObject:
+        if odd:
+            raise ValueError("what is this?")
+        return item
+
+    odd = True
+    store = ObjectStore(server, CONFIG_MAPS, keep=keep, clock=clock)
+    server.put(A)
+    with pytest.raises(ValueError, match="what is this"):
+        await store.refresh()
+    odd = False
+    assert await store.refresh() == changes(A)
+    assert store.complete
 
 
 async def test_only_what_is_kept_is_held(server: Server, clock: Clock) -> None:

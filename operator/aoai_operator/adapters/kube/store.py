@@ -136,7 +136,13 @@ class ObjectStore(Generic[T]):
             scopes, keys = self._take()
             self._written.clear()
             before = len(self._failed) + len(self._failed_lists)
-            read = await asyncio.gather(*(self._list(s) for s in scopes), *(self._get(k) for k in keys))
+            try:
+                read = await asyncio.gather(*(self._list(s) for s in scopes), *(self._get(k) for k in keys))
+            except BaseException:
+                # It was cut off, as when a leader's term ends: whoever reads next would take it for read.
+                self._lists |= scopes
+                self._keys |= keys
+                raise
             self._do_without_refused()
             waiting = len(self._failed) + len(self._failed_lists)
             if waiting > before:
@@ -180,11 +186,23 @@ class ObjectStore(Generic[T]):
         listed = set(map(_key, items))
         kept = await asyncio.to_thread(self._kept, items)
         for key in [k for k in self.objects if k not in listed and scope in (Everywhere, k.namespace)]:
-            if key not in self._written:
+            if not self._overtaken(key, None):
                 self._remove(key)
         for key, (version, value) in kept.items():
-            if key not in self._written:
+            if not self._overtaken(key, version):
                 self._take_in(key, version, value)
+        return True
+
+    def _overtaken(self, key: PoolKey, version: _Version | None) -> bool:
+        """Tell whether we wrote an object while it was being read; what says something else is read once more.
+
+        Mostly that was asked for before our write. But somebody may have written, or deleted, it after us, before the
+        answer to ours came: the watch has told of that already.
+        """
+        if key not in self._written:
+            return False
+        if self._versions.get(key) != version:
+            self._keys.add(key)
         return True
 
     def _kept(self, items: Sequence[JsonObject]) -> dict[PoolKey, tuple[_Version, T]]:
@@ -212,9 +230,10 @@ class ObjectStore(Generic[T]):
             self._failed.add(key)
             self._why = error.message
             return False
-        if key in self._written:
+        there = found is not None and self._selects(found)
+        if self._overtaken(key, _version(found) if found is not None and there else None):
             return True
-        if found is None or not self._selects(found):
+        if found is None or not there:
             self._remove(key)
         else:
             self._put(key, found)
