@@ -143,6 +143,19 @@ async def test_references_follow_both_kinds_even_if_one_cannot_be_read_for_a_tim
     assert resources.refs() == {SecretRef("ai", "other", "api-key"), of_tenant}
 
 
+async def test_tenants_are_read_although_pools_cannot_be() -> None:
+    api = Api(pool=chat(), tenant=tenant())
+    resources = api.resources()
+    await resources.refresh()
+    api.items["tenant"] = {**tenant(version=2), "spec": {**tenant()["spec"], "models": ["gpt-4o"]}}
+    api.items["tenant"]["metadata"]["generation"] = 2
+    api.away = {POOLS}
+    with pytest.raises(Unavailable, match="aoaibackendpools"):
+        await resources.refresh()
+    (quota,) = resources.world({}, {}, statuses=False).quotas
+    assert quota.spec.models == ("gpt-4o",)
+
+
 async def eventually_read(resources: Resources) -> None:
     """Read until the store tries again what failed."""
     for _ in range(100):

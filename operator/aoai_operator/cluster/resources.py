@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from itertools import chain
 
-from aoai_operator.adapters.kube.store import Changes, ObjectStore
+from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
 from aoai_operator.cluster.known import Known, KnownPool, KnownQuota
 from aoai_operator.core.api import (
     AOAIBackendPool,
@@ -50,7 +50,12 @@ class Resources:
         Raises:
             Unavailable: the API server does not answer; what was read before stays.
         """
-        changes = await self._pools.refresh()
+        changes, unavailable = Changes(), None
+        try:
+            changes = await self._pools.refresh()
+        except Unavailable as error:
+            # One pool that cannot be read keeps no tenant from being read.
+            unavailable = error
         # Noted before the tenants are read: that can fail, and then the pools are not told a second time.
         self._refs_are_old |= bool(changes)
         if changes:
@@ -58,7 +63,10 @@ class Resources:
             valid = (known.parsed for known in self.pools.values())
             self._valid_pools = tuple(p for p in valid if isinstance(p, AOAIBackendPool))
             self._invalid_pools = _invalid(self.pools)
-        told = await self._quotas.refresh()
+        try:
+            told = await self._quotas.refresh()
+        except Unavailable as error:
+            raise unavailable or error from None
         if told:
             self._note_requests(TenantQuota.KIND, self.quotas, told)
             named = (known.parsed for known in self.quotas.values())
@@ -68,6 +76,8 @@ class Resources:
             self._refs_are_old = False
             of_each = chain((p.refs for p in self.pools.values()), (q.refs for q in self.quotas.values()))
             self._refs = frozenset(chain.from_iterable(of_each))
+        if unavailable is not None:
+            raise unavailable
 
     @property
     def complete(self) -> bool:
