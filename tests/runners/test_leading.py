@@ -28,6 +28,7 @@ class Missing:
         self.missing = True
         self.asked = 0
         self.complete = False
+        self.due = 60.0
         self.pools: dict[Any, Any] = {}
         self.quotas: dict[Any, Any] = {}
 
@@ -44,7 +45,7 @@ class Missing:
         return frozenset()
 
     def due_in(self) -> float:
-        return 60.0
+        return self.due
 
     def world(self, *_: object, **__: object) -> World:
         return World()
@@ -65,11 +66,10 @@ class NoSecrets:
         """Be so."""
 
 
-async def test_missing_definitions_are_one_line(monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "_TRY_AGAIN", 0.02)
-    resources, read = Missing(), asyncio.Event()
+def leader(resources: Missing) -> Leading:
+    read = asyncio.Event()
     read.set()
-    leading = Leading(
+    return Leading(
         resources=cast(Resources, resources),
         secrets=cast(SecretReader, NoSecrets()),
         serving=cast(Serving, SimpleNamespace(read=read, tables={})),
@@ -89,6 +89,24 @@ async def test_missing_definitions_are_one_line(monkeypatch: Any) -> None:
         hold_off=0.01,
         hold_off_max=0.05,
     )
+
+
+async def test_what_fails_after_a_look_is_tried_again_when_that_is_due(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_TRY_AGAIN", 0.02)
+    resources = Missing()
+    resources.missing = False
+    leading = leader(resources)
+    async with running(leading.run()):
+        await eventually(leading.settled.is_set)
+        before = resources.asked
+        resources.due = 0.0
+        await eventually(lambda: resources.asked > before, within=5)
+
+
+async def test_missing_definitions_are_one_line(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_TRY_AGAIN", 0.02)
+    resources = Missing()
+    leading = leader(resources)
     with capture_logs() as logs:
         async with running(leading.run()):
             await eventually(lambda: resources.asked > 5)

@@ -127,7 +127,8 @@ class Leading:
     async def _resync(self, reconciler: Reconciler) -> None:
         """Wake for what nobody woke for: a resync, and what could not be read before."""
         while True:
-            await asyncio.sleep(max(1.0, self._resources.due_in()))
+            # No sleep until then: what fails meanwhile is due sooner.
+            await asyncio.sleep(_TRY_AGAIN)
             if not self._resources.due_in():
                 reconciler.resources_changed()
 
