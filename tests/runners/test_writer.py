@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from structlog.testing import capture_logs
@@ -14,15 +15,22 @@ from aoai_operator.cluster.known import KnownPool, KnownQuota, read_pool
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.writer import Writer
-from aoai_operator.core.api import AOAIBackendPoolStatus, ProxiesStatus, RoutingTableStatus
+from aoai_operator.core.api import AOAIBackendPoolStatus, Condition, ProxiesStatus, RoutingTableStatus
 from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.conditions import ConditionReason, ConditionType
 from aoai_operator.core.names import PoolKey
 from aoai_operator.ports import JsonObject, KubeApi, Resource
 from support.kube import running
 from support.waiting import eventually
 
 ODD, OTHER = PoolKey("ai", "a"), PoolKey("ai", "b")
+PENDING = Condition(
+    type=ConditionType.RECONCILING,
+    status="True",
+    last_transition_time="2026-01-01T00:00:00Z",
+    reason=ConditionReason.PENDING,
+)
 
 
 class Api:
@@ -104,6 +112,30 @@ async def test_envoys_that_look_for_a_new_leader_are_not_said_to_be_lost(monkeyp
         arrived.set()
         await eventually(lambda: api.tried == [OTHER.name, ODD.name], what="it is lost")
     assert pools.pools[ODD].status == lost
+
+
+async def test_each_time_that_envoys_take_a_table_they_are_given_the_time(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "_ARRIVING", 0.0)
+    monkeypatch.setattr(module, "_SETTLING", 1000.0)
+    api, pools = Api(), Pools()
+    api.odd = False
+
+    def written(key: PoolKey, times: int) -> bool:
+        return api.tried.count(key.name) == times
+
+    there, pending = status(programmed=2), status(programmed=1).model_copy(update={"conditions": (PENDING,)})
+    pools.put_pool({"metadata": {"name": OTHER.name}, "status": there.model_dump(mode="json", by_alias=True)})
+    writer = writing(api, pools)
+    async with running(writer.run()):
+        for looks, wanted in enumerate((pending, there), 1):
+            # That this one is written shows that it was looked at the one before it.
+            seen = status(programmed=2, revision=f"at look {looks}")
+            writer.want(Compiled({}, {OTHER: wanted, ODD: seen}, {}, ()))
+            await eventually(partial(written, ODD, looks))
+        assert written(OTHER, 0)
+        monkeypatch.setattr(module, "_SETTLING", 0.0)
+        writer.want(Compiled({}, {OTHER: pending}, {}, ()))
+        await eventually(partial(written, OTHER, 1))
 
 
 async def test_one_odd_object_ends_nothing_and_is_tried_again(monkeypatch: Any) -> None:

@@ -131,6 +131,7 @@ class Writer:
         for key, wanted in compiled.pool_statuses.items():
             pool = self._resources.pools.get(key)
             if pool is None or not self._differs(POOLS, key, pool, wanted):
+                self._on_its_way.pop(key, None)
                 continue
             if (until := self._postponed(key, pool.status, wanted, now)) > now:
                 due = min(due, until)
