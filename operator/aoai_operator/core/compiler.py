@@ -108,7 +108,9 @@ class Compiler:
         tables: Mapping[PoolKey, RoutingTable],
         wrong: Mapping[tuple[str, PoolKey], list[Finding]],
     ) -> dict[PoolKey, AOAIBackendPoolStatus]:
-        self._observed.update((key, object()) for key in world.overrides.pools_that_differ(self._overrides))
+        differ = world.overrides.pools_that_differ(self._overrides)
+        # Of these pools and no other: what is gone is forgotten.
+        self._observed = {p.key: object() if p.key in differ else self._observed.get(p.key) for p in pools}
         self._overrides = world.overrides
         statuses = {}
         for pool in pools:
