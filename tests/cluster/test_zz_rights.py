@@ -28,7 +28,7 @@ def test_no_call_of_an_operator_was_denied(plane: ControlPlane) -> None:
         if call.code == FORBIDDEN and call.namespace not in gone:
             denied.add(asked)
         elif call.code != FORBIDDEN:
-            # Rights that were just granted reach the API server's own memory some moments later.
+            # An API server that has just started knows of no rights for some moments, and refuses what is granted.
             denied.discard(asked)
     assert denied == set()
 

@@ -96,7 +96,7 @@ def status(*, programmed: int, revision: str = "1") -> AOAIBackendPoolStatus:
 
 async def test_envoys_that_look_for_a_new_leader_are_not_said_to_be_lost(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_LOOK", 0.01)
-    monkeypatch.setattr(module, "_ARRIVING", 0.0)
+    monkeypatch.setattr(module, "ARRIVING", 0.0)
     api, pools, arrived = Api(), Pools(), asyncio.Event()
     for key in (ODD, OTHER):
         pools.put_pool({"metadata": {"name": key.name}, "status": status(programmed=2).model_dump(by_alias=True)})
@@ -115,7 +115,7 @@ async def test_envoys_that_look_for_a_new_leader_are_not_said_to_be_lost(monkeyp
 
 
 async def test_each_time_that_envoys_take_a_table_they_are_given_the_time(monkeypatch: Any) -> None:
-    monkeypatch.setattr(module, "_ARRIVING", 0.0)
+    monkeypatch.setattr(module, "ARRIVING", 0.0)
     monkeypatch.setattr(module, "_SETTLING", 1000.0)
     api, pools = Api(), Pools()
     api.odd = False

@@ -35,10 +35,10 @@ from aoai_operator.cluster.audiences import gateway_settings, trusting
 from aoai_operator.cluster.gateways import Gateways
 from aoai_operator.cluster.known import read_pool, read_quota
 from aoai_operator.cluster.leading import Leading
-from aoai_operator.cluster.listening import StartError, health, pods_log
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
-from aoai_operator.cluster.writer import Writer
+from aoai_operator.cluster.starting import StartError, health, pods_log
+from aoai_operator.cluster.writer import ARRIVING, Writer
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.certificates import expiries
@@ -291,7 +291,7 @@ class _Operator:
             await self._certificate_there.wait()
             await self._serve_by_tls(stack)
             self._listening.set()
-            await asyncio.sleep(_ARRIVING)
+            await asyncio.sleep(ARRIVING)
             self._arrived.set()
             await asyncio.Event().wait()
 
@@ -393,8 +393,6 @@ class _Operator:
             self._certificate.renew(pair, trusted)
 
 
-_ARRIVING = 20.0
-"""Seconds in which the Envoys that look for a replica find one that begins to listen."""
 _LONGEST_START = 60.0
 """Seconds after which garbage is collected even if it has not started yet."""
 _LOOK = 0.5

@@ -121,7 +121,7 @@ def run(
     """Run the operator in Kubernetes: watch pools and tenants, and drive the Envoys of the gateways."""
     # kopf and the Kubernetes client take a second to import, and only this command needs them.
     from aoai_operator.cluster.app import run_cluster  # noqa: PLC0415
-    from aoai_operator.cluster.listening import StartError  # noqa: PLC0415
+    from aoai_operator.cluster.starting import StartError  # noqa: PLC0415
 
     logs.configure(json=log_format is LogFormat.JSON, level=log_level.value)
     settings = ClusterSettings(

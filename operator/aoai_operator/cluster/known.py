@@ -6,8 +6,9 @@ the same keeps its model, and a status that says the same is the same: what foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from aoai_operator.core.api import (
@@ -63,16 +64,8 @@ class Known(Generic[S]):
         return self.status is status
 
 
-def reading(kind: str, model: type[S]) -> Callable[[JsonObject, Known[S] | None], Known[S]]:
-    """Return what reads objects of a kind, with statuses of a model; see `ObjectStore`."""
-
-    def read(raw: JsonObject, before: Known[S] | None) -> Known[S]:
-        return _known(kind, model, raw, before)
-
-    return read
-
-
 def _known(kind: str, model: type[S], raw: JsonObject, before: Known[S] | None) -> Known[S]:
+    """Return what is to be held of an object; see `ObjectStore`."""
     metadata = raw["metadata"]
     annotations = {k: v for k, v in (metadata.get("annotations") or {}).items() if k == REQUESTED_AT}
     # A generation counts the changes of the spec; of the metadata only this annotation is read, and can change.
@@ -110,5 +103,5 @@ def _refs(resource: Parsed | Invalid) -> Iterator[SecretRef]:
 
 KnownPool = Known[AOAIBackendPoolStatus]
 KnownQuota = Known[TenantQuotaStatus]
-read_pool = reading(AOAIBackendPool.KIND, AOAIBackendPoolStatus)
-read_quota = reading(TenantQuota.KIND, TenantQuotaStatus)
+read_pool = partial(_known, AOAIBackendPool.KIND, AOAIBackendPoolStatus)
+read_quota = partial(_known, TenantQuota.KIND, TenantQuotaStatus)

@@ -42,7 +42,6 @@ class Resources:
         self._invalid_pools: dict[PoolKey, Invalid] = {}
         self._invalid_quotas: dict[PoolKey, Invalid] = {}
         self._refs: frozenset[SecretRef] = frozenset()
-        self._refs_are_old = False
 
     async def refresh(self) -> None:
         """Read what was woken.
@@ -50,34 +49,24 @@ class Resources:
         Raises:
             Unavailable: the API server does not answer; what was read before stays.
         """
-        changes, unavailable = Changes(), None
-        try:
-            changes = await self._pools.refresh()
-        except Unavailable as error:
-            # One pool that cannot be read keeps no tenant from being read.
-            unavailable = error
-        # Noted before the tenants are read: that can fail, and then the pools are not told a second time.
-        self._refs_are_old |= bool(changes)
-        if changes:
-            self._note_requests(AOAIBackendPool.KIND, self.pools, changes)
-            valid = (known.parsed for known in self.pools.values())
-            self._valid_pools = tuple(p for p in valid if isinstance(p, AOAIBackendPool))
+        # One pool that cannot be read keeps no tenant from being read.
+        pools, no_pools = await _read(self._pools)
+        quotas, no_quotas = await _read(self._quotas)
+        if pools:
+            self._note_requests(AOAIBackendPool.KIND, self.pools, pools)
+            found = (known.parsed for known in self.pools.values())
+            self._valid_pools = tuple(p for p in found if isinstance(p, AOAIBackendPool))
             self._invalid_pools = _invalid(self.pools)
-        try:
-            told = await self._quotas.refresh()
-        except Unavailable as error:
-            raise unavailable or error from None
-        if told:
-            self._note_requests(TenantQuota.KIND, self.quotas, told)
+        if quotas:
+            self._note_requests(TenantQuota.KIND, self.quotas, quotas)
             named = (known.parsed for known in self.quotas.values())
             self._valid_quotas = tuple(q for q in named if isinstance(q, TenantQuota))
             self._invalid_quotas = _invalid(self.quotas)
-        if self._refs_are_old or told:
-            self._refs_are_old = False
+        if pools or quotas:
             of_each = chain((p.refs for p in self.pools.values()), (q.refs for q in self.quotas.values()))
             self._refs = frozenset(chain.from_iterable(of_each))
-        if unavailable is not None:
-            raise unavailable
+        if error := no_pools or no_quotas:
+            raise error
 
     @property
     def complete(self) -> bool:
@@ -152,6 +141,14 @@ class Resources:
     def put_quota(self, item: JsonObject) -> KnownQuota:
         """Take a tenant as the server answered it to a write of ours."""
         return self._quotas.put(item)
+
+
+async def _read(store: ObjectStore[KnownPool] | ObjectStore[KnownQuota]) -> tuple[Changes, Unavailable | None]:
+    """Return what a refresh found, and why it found nothing."""
+    try:
+        return await store.refresh(), None
+    except Unavailable as error:
+        return Changes(), error
 
 
 def _invalid(

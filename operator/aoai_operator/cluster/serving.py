@@ -103,8 +103,7 @@ class Serving:
     def belongs(self, pool: PoolKey, name: PoolKey, uid: str) -> bool:
         """Tell whether a ConfigMap that has the name of a pool's is owned by the pool of a uid."""
         item = self._present.get(pool, {}).get(name)
-        owners = (item["metadata"].get("ownerReferences") or ()) if item else ()
-        return any(owner["uid"] == uid for owner in owners)
+        return item is not None and configmaps.owned_by(item, pool.name) == uid
 
     def holds(self, table: RoutingTable, uid: str) -> bool:
         """Tell whether the ConfigMaps say this table, all of it and nothing else, as belonging to the pool of a uid.

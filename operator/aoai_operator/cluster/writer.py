@@ -34,9 +34,10 @@ _QUIET = 2.0
 """Seconds between two writes of a status for its endpoints' sake alone: a region that throttles comes and goes."""
 _SETTLING = 0.5
 """Seconds for which Envoys may be taking a table before a status says so: mostly they have it before that."""
-_ARRIVING, _LONGEST_ARRIVING = 20.0, 60.0
-"""Seconds at the start of a term for which Envoys may be on their way here from the last leader's side; the longer ones
-where it does not serve them yet."""
+ARRIVING = 20.0
+"""Seconds in which Envoys find another replica: one that begins to serve, or to lead."""
+_LONGEST_ARRIVING = 60.0
+"""The same at the start of a term where this replica does not serve them yet."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
 _LOOK = 1.0
 """Seconds between two looks whether the Envoys are back."""
@@ -161,7 +162,7 @@ class Writer:
         self, key: PoolKey, before: AOAIBackendPoolStatus | None, wanted: AOAIBackendPoolStatus, now: float
     ) -> float:
         """Return until when it can wait: Envoys come, or take the table, or only states of endpoints changed."""
-        arriving = _ARRIVING if self._arrived() else _LONGEST_ARRIVING
+        arriving = ARRIVING if self._arrived() else _LONGEST_ARRIVING
         if before is not None and now < self._begun + arriving and _lost(before, wanted):
             return now + _LOOK
         if _on_its_way(wanted):

@@ -91,6 +91,19 @@ def belongs(item: Mapping[str, Any], pool: str, uid: str) -> bool:
     return (metadata.get("labels") or {}).get(POOL_LABEL) == pool or any(owner["uid"] == uid for owner in owners)
 
 
+def owned_by(item: Mapping[str, Any], pool: str) -> str:
+    """Return the uid of the one pool that a ConfigMap names as its owner; empty: none, or several.
+
+    An owner of another version or name the garbage collector would not find, and the ConfigMap would stay for ever.
+    """
+    owners = item["metadata"].get("ownerReferences") or ()
+    pools = [owner for owner in owners if owner["kind"] == AOAIBackendPool.KIND]
+    if len(pools) != 1 or (pools[0]["apiVersion"], pools[0]["name"]) != (API_VERSION, pool):
+        return ""
+    uid: str = pools[0]["uid"]
+    return uid
+
+
 def routing_name(pool: str) -> str:
     """Return the name of the ConfigMap of a pool's table."""
     return f"{pool}-routing"
@@ -160,7 +173,7 @@ def _not_ours(pool: PoolKey, head: Mapping[str, Any], key: SecretValue) -> str:
     if "deletionTimestamp" in head["metadata"]:
         # A finalizer can keep it as long as somebody likes, after its pool is gone.
         return "is being deleted"
-    if not (uid := _owned_by(head, pool.name)):
+    if not (uid := owned_by(head, pool.name)):
         return "does not name its pool, and no other, as its owner"
     text = (head.get("data") or {}).get(_TABLE)
     told = (head["metadata"].get("annotations") or {}).get(SIGNATURE)
@@ -169,19 +182,6 @@ def _not_ours(pool: PoolKey, head: Mapping[str, Any], key: SecretValue) -> str:
     if text is None or not is_signed(text, told, pool=pool, uid=uid, key=key):
         return "is not signed by this operator: it was edited, or somebody else wrote it"
     return ""
-
-
-def _owned_by(item: Mapping[str, Any], pool: str) -> str:
-    """Return the uid of the one pool that a ConfigMap names as its owner; empty: none, or several.
-
-    An owner of another version or name the garbage collector would not find, and the ConfigMap would stay for ever.
-    """
-    owners = item["metadata"].get("ownerReferences") or ()
-    pools = [owner for owner in owners if owner["kind"] == AOAIBackendPool.KIND]
-    if len(pools) != 1 or (pools[0]["apiVersion"], pools[0]["name"]) != (API_VERSION, pool):
-        return ""
-    uid: str = pools[0]["uid"]
-    return uid
 
 
 def _is_edited(shard: Mapping[str, Any]) -> bool:
@@ -195,7 +195,7 @@ def _owner(items: Mapping[str, Mapping[str, Any]], table: RoutingTable) -> str:
     uids = set()
     for item in items.values():
         labelled = {**MANAGED_BY, POOL_LABEL: table.name}.items() <= (item["metadata"].get("labels") or {}).items()
-        uids.add(_owned_by(item, table.name) if labelled else "")
+        uids.add(owned_by(item, table.name) if labelled else "")
     told = items[routing_name(table.name)]["metadata"]["annotations"].get(REVISION)
     return uids.pop() if len(uids) == 1 and told == table.revision else ""
 
@@ -217,7 +217,7 @@ def _read(pool: PoolKey, items: Mapping[str, Mapping[str, Any]], known: Text | N
     table = same.table if same else _table(found["table"], tenants.values())
     ours = {one: items[one] for one in (name, *wanted)}
     # What only looks like ours is somebody's, and in nobody's way.
-    left_over = any(_owned_by(items[one], pool.name) for one in items.keys() - ours.keys())
+    left_over = any(owned_by(items[one], pool.name) for one in items.keys() - ours.keys())
     owner = "" if left_over else _owner(ours, table)
     return Read(table=table, owner=owner, text=same or Text(digest, table, digests))
 
