@@ -2,80 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from hypothesis import HealthCheck, given, settings
 
-from aoai_operator.core.compiler import compile_world
-from aoai_operator.core.envoy.delta import Acked, Nacked, Outcome, Request, Response, named_in
-from aoai_operator.core.envoy.packed import PackedResource, PackedSnapshot, Reference, references
-from aoai_operator.core.envoy.settings import GatewaySettings
-from aoai_operator.core.envoy.snapshot import Owners, TypeUrl, owner_of
-from aoai_operator.core.envoy.stream import DeltaStream
-from aoai_operator.core.envoy.translate import translate
-from aoai_operator.core.observed import Overrides
-from aoai_operator.core.world import World
-from support.strategies import worlds
-
-C, E, S, L, R, X = (
-    TypeUrl.CLUSTER,
-    TypeUrl.ENDPOINT,
-    TypeUrl.SECRET,
-    TypeUrl.LISTENER,
-    TypeUrl.ROUTE,
-    TypeUrl.EXTENSION,
-)
-
-
-def snapshot(*resources: str, unknown: Owners = frozenset()) -> PackedSnapshot:
-    """Build a snapshot of texts "TYPE name version"; a cluster has endpoints of its own name, a listener routes."""
-    named: dict[TypeUrl, dict[str, PackedResource]] = {url: {} for url in TypeUrl}
-    for text in resources:
-        kind, name, version = text.split()
-        url = TypeUrl[kind]
-        needs = {C: Reference(E, name), L: Reference(R, name)}.get(url)
-        named[url][name] = PackedResource(name, version, b"", frozenset({needs} if needs else ()))
-    return PackedSnapshot(" ".join(resources), named, unknown)
-
-
-class Client:
-    """A proxy that the test speaks for."""
-
-    def __init__(self, *resources: str) -> None:
-        self.stream = DeltaStream()
-        self.now = snapshot(*resources)
-        self.pending: dict[TypeUrl, Response] = {}
-
-    def publish(self, *resources: str, unknown: Owners = frozenset()) -> None:
-        self.now = snapshot(*resources, unknown=unknown)
-
-    def ask(self, url: TypeUrl, *names: str, **fields: Any) -> list[Outcome]:
-        return self.stream.receive(Request(type_url=url, subscribe=names, **fields))
-
-    def got(self) -> list[str]:
-        """Take all responses of now, as texts: "TYPE: name=version, -removed"."""
-        texts = []
-        while (response := self.stream.next_response(self.now)) is not None:
-            self.pending[response.type_url] = response
-            parts = [f"{r.name}={r.version}" for r in response.resources] + [f"-{n}" for n in response.removed]
-            texts.append(f"{response.type_url.name}: {', '.join(parts)}")
-        return texts
-
-    def ack(self, url: TypeUrl, error: str | None = None, **fields: Any) -> list[Outcome]:
-        return self.ask(url, nonce=self.pending.pop(url).nonce, error=error, **fields)
-
-    def nack(self, url: TypeUrl, error: str = "no") -> list[Outcome]:
-        return self.ack(url, error)
-
-    def all(self) -> list[str]:
-        """Take and acknowledge responses until there are no more."""
-        texts: list[str] = []
-        while got := self.got():
-            texts += got
-            for url in list(self.pending):
-                self.ack(url)
-        return texts
+from aoai_operator.core.envoy.delta import Acked, Nacked, Outcome, named_in
+from aoai_operator.core.envoy.packed import Reference, references
+from aoai_operator.core.envoy.snapshot import TypeUrl
+from support.delta import C, Client, E, L, R, S, X
 
 
 def test_the_first_request_without_names_is_a_wildcard() -> None:
@@ -158,75 +90,6 @@ def test_a_reconnect_is_sent_only_what_differs() -> None:
     assert client.all() == ["CLUSTER: b=2", "ENDPOINT: b=1", "CLUSTER: -c"]
 
 
-def reconnected(client: Client) -> Client:
-    """Have a proxy come that has all of two pools, and what they share."""
-    pools = {"ai/chat/gpt-4o": "1", "ai/other/gpt-4o": "1"}
-    client.ask(C, initial_versions=pools)
-    client.ask(L, initial_versions={"default": "1"})
-    client.ask(E, *pools, initial_versions=pools)
-    client.ask(R, "default", "ai/chat", "ai/other", initial_versions={"default": "1", "ai/chat": "1", "ai/other": "1"})
-    return client
-
-
-OTHER = ("LISTENER default 1", "CLUSTER ai/other/gpt-4o 1", "ENDPOINT ai/other/gpt-4o 1", "ROUTE ai/other 1")
-CHAT = ("CLUSTER ai/chat/gpt-4o 1", "ENDPOINT ai/chat/gpt-4o 2", "ROUTE ai/chat 1")
-
-
-def test_of_a_pool_that_is_not_known_a_proxy_keeps_what_it_has() -> None:
-    client = reconnected(Client())
-    client.publish(*OTHER, "ROUTE default 2", unknown=frozenset({"ai/chat"}))
-    assert client.all() == ["ROUTE: default=2"]
-    assert client.stream.settled(client.now)
-    client.publish(*OTHER, *CHAT, "ROUTE default 3")
-    assert client.all() == ["ENDPOINT: ai/chat/gpt-4o=2", "ROUTE: default=3"]
-
-
-def test_once_it_is_known_to_be_gone_it_is_removed() -> None:
-    client = reconnected(Client())
-    client.publish(*OTHER, "ROUTE default 1", unknown=frozenset({"ai/chat"}))
-    assert client.all() == []
-    client.publish(*OTHER, "ROUTE default 1")
-    assert client.all() == ["ROUTE: -ai/chat", "CLUSTER: -ai/chat/gpt-4o", "ENDPOINT: -ai/chat/gpt-4o"]
-
-
-def test_what_pools_share_stays_too_while_it_is_not_known_and_the_rest_goes_on() -> None:
-    client = reconnected(Client())
-    changed = (
-        "LISTENER default 1",
-        "CLUSTER ai/other/gpt-4o 1",
-        "ENDPOINT ai/other/gpt-4o 2",
-        "ROUTE ai/other 2",
-        "ROUTE default 2",
-    )
-    client.publish(*changed, unknown=frozenset({"ai/chat", None}))
-    assert client.all() == ["ENDPOINT: ai/other/gpt-4o=2", "ROUTE: ai/other=2"]
-    client.publish(*changed, *CHAT)
-    assert client.all() == ["ENDPOINT: ai/chat/gpt-4o=2", "ROUTE: default=2"]
-
-
-def test_a_proxy_that_has_nothing_is_told_what_is_known() -> None:
-    client = Client()
-    client.publish(*OTHER, "ROUTE default 2", unknown=frozenset({"ai/chat", None}))
-    client.ask(C)
-    client.ask(E, "ai/other/gpt-4o")
-    client.ask(R, "default", "ai/chat")
-    assert client.all() == ["CLUSTER: ai/other/gpt-4o=1", "ENDPOINT: ai/other/gpt-4o=1", "ROUTE: default=2, -ai/chat"]
-
-
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=30)
-@given(worlds())
-def test_whose_a_resource_is_follows_from_its_name(world: World) -> None:
-    tables = compile_world(world).tables.values()
-    for gateway in {table.gateway for table in tables}:
-        made = translate(
-            tuple(tables), world.secrets, Overrides(), GatewaySettings(gateway, "127.0.0.1", 8080, tls_port=8443)
-        )
-        for named in made.resources.values():
-            for resource in named.values():
-                shared = resource.owner is None and resource.name == f"{gateway}/healthz"
-                assert shared or owner_of(resource.name) == resource.owner
-
-
 def test_a_reconnect_that_has_everything_is_sent_nothing() -> None:
     client = Client("CLUSTER a 1", "ENDPOINT a 1", "LISTENER l 1", "ROUTE l 1")
     client.ask(C, initial_versions={"a": "1"})
@@ -236,18 +99,6 @@ def test_a_reconnect_that_has_everything_is_sent_nothing() -> None:
     client.ask(R, "l", initial_versions={"l": "1"})
     assert client.got() == []
     assert client.stream.settled(client.now)
-
-
-def test_a_pool_whose_newest_is_refused_stays_as_it_was_before_the_stream() -> None:
-    held = {"ns/a/m": "good", "ns/b/m": "1", "ns/ab/m": "1"}
-    client = Client("CLUSTER ns/a/m bad", "CLUSTER ns/b/m 1", "CLUSTER ns/new/m bad")
-    client.ask(C, initial_versions=held)
-    assert client.got() == ["CLUSTER: ns/a/m=bad, ns/new/m=bad"]
-    client.nack(C, "cluster(s) ns/a/m: bad, ns/new/m: bad")
-    client.publish("CLUSTER ns/b/m 1", unknown=frozenset({"ns/a", "ns/new"}))
-    assert client.all() == ["CLUSTER: -ns/ab/m, -ns/new/m"]
-    client.publish("CLUSTER ns/b/m 1")
-    assert client.all() == ["CLUSTER: -ns/a/m"]
 
 
 def test_one_response_a_type_is_under_way_and_what_is_out_of_date_is_skipped() -> None:
