@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -100,6 +101,26 @@ async def test_the_key_of_the_signatures_is_deleted(house: House) -> None:
     for pod in house.release.operators.values():
         assert not [line for line in pod.logs() if "chat-routing is not signed" in line.get("why", "")][1:]
     await house.plane.kubectl("delete", "abp", "bystander", "-n", house.namespace)
+
+
+async def test_the_key_of_the_signatures_is_spoilt(house: House) -> None:
+    """The leader makes it anew in the Secret that is there."""
+    first = await signature(house)
+    url = path(SECRETS, f"{house.release.name}-aoai-operator-tables", namespace=house.namespace)
+    before = (await house.plane.request("GET", url)).json()
+    spoilt = {"data": {entry: base64.b64encode(b"short").decode() for entry in before["data"]}}
+    async with load(house.client(max_retries=0)) as under:
+        answer = await house.plane.request("PATCH", url, json=spoilt, content_type="application/merge-patch+json")
+        answer.raise_for_status()
+
+        async def signed_anew() -> bool:
+            return await signature(house) not in ("", first)
+
+        await eventually(signed_anew, within=60, what="the table is signed with another key")
+        await under.goes_on(100)
+        await converged(house)
+    after = (await house.plane.request("GET", url)).json()
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
 
 
 async def signature(house: House) -> str:

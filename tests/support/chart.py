@@ -94,9 +94,9 @@ class Helm:
         """Render the chart, with more arguments such as `--values FILE`."""
         return await self.run("template", release, str(CHART), "--namespace", namespace, *arguments)
 
-    async def objects(self, *arguments: str) -> dict[tuple[str, str], Json]:
+    async def objects(self, *arguments: str, release: str = "aoai-operator") -> dict[tuple[str, str], Json]:
         """Render the chart and return the objects by kind and name; of several of one name, one."""
-        objects = (o for o in yaml.safe_load_all(await self.template(*arguments)) if o)
+        objects = (o for o in yaml.safe_load_all(await self.template(*arguments, release=release)) if o)
         return {(o["kind"], o["metadata"]["name"]): o for o in objects}
 
 

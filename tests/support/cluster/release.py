@@ -30,6 +30,8 @@ from support.cluster.forwarder import forwarding
 from support.cluster.process import Part
 
 CHART = Path(__file__).parents[3] / "charts" / "aoai-operator"
+RELEASE = "aoai"
+"""What a release is called where a test does not say it."""
 PROGRAM = Path(sys.executable).with_name("aoai-operator")
 _KUBELET = 0.5
 """Seconds between two looks at what is mounted; a kubelet takes up to a minute or so."""
@@ -118,7 +120,7 @@ class Release:
         operators, gateways: the pods that were started, by name.
     """
 
-    def __init__(self, plane: ControlPlane, namespace: str, *, name: str = "aoai", values: Json | None = None) -> None:
+    def __init__(self, plane: ControlPlane, namespace: str, *, name: str = RELEASE, values: Json | None = None) -> None:
         """Take where it is installed, and its values."""
         self.plane = plane
         self.namespace = namespace
