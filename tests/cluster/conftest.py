@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             tools()
         except ToolchainError as error:
             raise pytest.UsageError(f"no control plane to test on: {error}") from error
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of a fixture's House with a test that failed: no error of a test is thrown into a fixture."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        houses = {id(value): value for value in item.funcargs.values() if isinstance(value, House)}
+        report.sections += [section for house in houses.values() for section in house.logs()]
+    return report
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

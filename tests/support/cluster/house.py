@@ -47,12 +47,17 @@ class House:
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is not None:
-            for name, pod in {**self.release.operators, **self.release.gateways}.items():
-                error.add_note(f"the end of the log of {name}, which {pod.part.state}:\n{pod.part.log}")
+            for title, log in self.logs():
+                error.add_note(f"{title}:\n{log}")
         dead = {name: pod.part for name, pod in self.release.gateways.items() if pod.part.died}
         await self._stack.aclose()
         # A client's retries may hide it.
         assert not dead, "\n".join(f"{name} {part.state}:\n{part.log}" for name, part in dead.items())
+
+    def logs(self) -> list[tuple[str, str]]:
+        """Return the end of the log of each operator and Envoy, after what says whose it is."""
+        pods = {**self.release.operators, **self.release.gateways}
+        return [(f"the end of the log of {name}, which {pod.part.state}", pod.part.log) for name, pod in pods.items()]
 
     async def apply_pool(self, name: str = "chat", **options: Any) -> None:
         """Apply a pool over the regions, its Secrets and its tenant, as `pool_manifest` makes them."""
