@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import Phase, settings
+
+# Explaining a failure traces every line of its runs: the time of the test was over before the failure was told.
+settings.register_profile("told", settings(phases=[p for p in Phase if p is not Phase.explain]))
+settings.load_profile("told")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

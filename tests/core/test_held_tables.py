@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from aoai_operator.core.api import AOAIBackendPool
 from aoai_operator.core.compiler import compile_world
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.world import World
@@ -52,3 +53,26 @@ def test_a_tenant_that_names_another_pool_now_is_out() -> None:
 def test_nobody_new_comes_in_where_the_pool_cannot_say_whom_it_takes() -> None:
     more = replace(serving(), quotas=(tenant("team", "chat"), tenant("new", "chat")))
     assert callers(unreadable(more)) == ["ns/team"]
+
+
+def claiming(name: str, *, suspend: bool = False) -> AOAIBackendPool:
+    """Return a pool that claims the host name x.example."""
+    made = pool(name)
+    gateway = made.spec.gateway.model_copy(update={"hostnames": ("x.example",)})
+    return made.model_copy(update={"spec": made.spec.model_copy(update={"gateway": gateway, "suspend": suspend})})
+
+
+def test_what_a_held_pool_claims_and_another_serves_is_said_for_as_long_as_it_is_so() -> None:
+    now = world(claiming("chat"), claiming("second", suspend=True))
+    first = compile_world(now)
+    held = compile_world(replace(now, last_good=first.tables, now=now.now + 1))
+    assert first.pool_statuses[PoolKey("ns", "second")].conditions[0].reason == "HostnameConflict"
+    assert [s.conditions for s in held.pool_statuses.values()] == [s.conditions for s in first.pool_statuses.values()]
+
+
+def test_a_host_name_that_a_held_pool_does_not_serve_yet_is_free() -> None:
+    before = compile_world(world(pool("held"), pool("other")))
+    now = world(claiming("held", suspend=True), claiming("other"))
+    tables = compile_world(replace(now, last_good=before.tables)).tables
+    assert tables[PoolKey("ns", "other")].hostnames == ("x.example",)
+    assert tables[PoolKey("ns", "held")].hostnames == ()

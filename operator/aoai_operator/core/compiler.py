@@ -68,7 +68,7 @@ class Compiler:
         pools = sorted(world.pools, key=lambda p: p.key)
         tenants = self._tenants(world)
         tables = _held(world, tenants.by_pool)
-        hostnames, conflicts = _hostnames([p for p in pools if p.key not in tables], tables)
+        hostnames, conflicts = _hostnames(pools, tables)
         findings = [*tenants.findings, *conflicts]
         for pool in pools:
             key = pool.key
@@ -197,11 +197,12 @@ def _hostnames(
     """Give each host name of a gateway to the pool that claimed it first, by creation and then by key.
 
     What a held table serves is taken: Envoy would refuse all routes of the gateway when two pools had one host name.
+    What else a held pool claims it gets after all others, since it does not serve it yet.
     """
     owners = {(table.gateway, name): key for key, table in held.items() for name in table.hostnames}
     owned: dict[PoolKey, tuple[str, ...]] = {}
     findings = []
-    for pool in sorted(pools, key=lambda p: (p.metadata.creation_timestamp, p.key)):
+    for pool in sorted(pools, key=lambda p: (p.key in held, p.metadata.creation_timestamp, p.key)):
         gateway, kept = pool.spec.gateway, []
         for i, name in enumerate(gateway.hostnames):
             owner = owners.setdefault((gateway.name, name.lower()), pool.key)
