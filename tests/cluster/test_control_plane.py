@@ -130,6 +130,14 @@ async def test_the_versions_are_those_that_are_pinned(plane: ControlPlane) -> No
     assert toolchain.KWOK in await plane.run("kwok", "--version")
 
 
+@pytest.mark.skipif("KUBEBUILDER_ASSETS" in os.environ, reason="it is set already, and the whole suite shows it")
+async def test_ready_made_programs_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built = toolchain.tools()
+    (tmp_path / "etcd").symlink_to(built["etcd"])
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    assert toolchain.tools() == {**built, "etcd": tmp_path / "etcd"}
+
+
 async def test_helm_waits_for_a_deployment(plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
     chart = tmp_path / "web"
     (chart / "templates").mkdir(parents=True)

@@ -126,6 +126,23 @@ async def listens(pod: GatewayPod) -> bool:
     return "LIVE" in await pod.admin("/ready") and "::" in await pod.admin("/listeners")
 
 
+async def test_the_api_server_hangs_until_nobody_leads(house: House) -> None:
+    """It takes connections and requests, and answers nothing: whoever waits for it must not wait for ever."""
+    async with load(house.client(max_retries=0)) as under:
+        house.plane.apiserver.pause()
+        try:
+            await eventually(lambda: nobody_leads(house), within=30, what="the Lease is lost")
+            house.azure.fault("east", Down())
+            await under.goes_on(100)
+            await eventually(lambda: left_alone(house, "east"), what="the region that died meanwhile is left alone")
+            house.azure.heal("east")
+        finally:
+            house.plane.apiserver.resume()
+        await eventually(lambda: taken(house, "east"), within=60, what="the region is taken again")
+        await converged(house)
+        await under.goes_on()
+
+
 async def test_etcd_is_restarted(house: House) -> None:
     async with load(house.client(max_retries=0)) as under:
         await house.plane.etcd.kill()
