@@ -31,6 +31,7 @@ class Missing:
         self.due = 60.0
         self.pools: dict[Any, Any] = {}
         self.quotas: dict[Any, Any] = {}
+        self.quota_moves = 0
 
     async def refresh(self) -> None:
         self.asked += 1

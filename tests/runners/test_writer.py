@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -11,11 +12,17 @@ from structlog.testing import capture_logs
 
 from aoai_operator.adapters.kube.events import EventPoster
 from aoai_operator.cluster import writer as module
-from aoai_operator.cluster.known import KnownPool, KnownQuota, read_pool
+from aoai_operator.cluster.known import KnownPool, KnownQuota, read_pool, read_quota
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.writer import Writer
-from aoai_operator.core.api import AOAIBackendPoolStatus, Condition, ProxiesStatus, RoutingTableStatus
+from aoai_operator.core.api import (
+    AOAIBackendPoolStatus,
+    Condition,
+    ProxiesStatus,
+    RoutingTableStatus,
+    TenantQuotaStatus,
+)
 from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.conditions import ConditionReason, ConditionType
@@ -53,7 +60,8 @@ class Pools:
     """Two pools, as far as the writer asks for them."""
 
     def __init__(self) -> None:
-        self.quotas: Mapping[PoolKey, KnownQuota] = {}
+        self.quotas: dict[PoolKey, KnownQuota] = {}
+        self.quota_moves = 0
         self.pools: dict[PoolKey, KnownPool] = {
             key: self._known({"metadata": {"name": key.name}}) for key in (ODD, OTHER)
         }
@@ -61,6 +69,15 @@ class Pools:
     def put_pool(self, item: JsonObject) -> KnownPool:
         """Take what was written."""
         self.pools[PoolKey("ai", item["metadata"]["name"])] = known = self._known(item)
+        return known
+
+    def put_quota(self, item: JsonObject) -> KnownQuota:
+        """Take a tenant as it was written, by us or by somebody else."""
+        name = item["metadata"]["name"]
+        metadata = {"namespace": "ai", "name": name, "uid": name, "generation": 1, "resourceVersion": "1"}
+        known = read_quota({"apiVersion": API_VERSION, "metadata": metadata, "status": item.get("status")}, None)
+        self.quotas[PoolKey("ai", name)] = known
+        self.quota_moves += 1
         return known
 
     def _known(self, item: JsonObject) -> KnownPool:
@@ -112,6 +129,33 @@ async def test_envoys_that_look_for_a_new_leader_are_not_said_to_be_lost(monkeyp
         arrived.set()
         await eventually(lambda: api.tried == [OTHER.name, ODD.name], what="it is lost")
     assert pools.pools[ODD].status == lost
+
+
+async def test_a_status_of_a_tenant_that_somebody_overwrote_is_written_again() -> None:
+    """All tenants said what they should, which is known without going through them, until one moved."""
+    api, resources = Api(), Pools()
+    api.odd = False
+    told = TenantQuotaStatus(observed_generation=1)
+    resources.put_quota({"metadata": {"name": "team"}})
+    wanted = Compiled({}, {}, {PoolKey("ai", "team"): told}, ())
+    writer = writing(api, resources)
+
+    async def looked(times: int) -> None:
+        # That this one is written shows that it was looked.
+        seen = status(programmed=2, revision=f"at look {times}")
+        writer.want(replace(wanted, pool_statuses={OTHER: seen}))
+        await eventually(lambda: api.tried.count(OTHER.name) == times)
+
+    async with running(writer.run()):
+        await looked(1)
+        await eventually(lambda: api.tried.count("team") == 1, what="it is written")
+        await looked(2)
+        await looked(3)
+        assert api.tried.count("team") == 1
+        resources.put_quota({"metadata": {"name": "team"}, "status": {"observedGeneration": 0}})
+        writer.look_again()
+        await eventually(lambda: api.tried.count("team") == 2, what="it is written again")
+    assert resources.quotas[PoolKey("ai", "team")].status == told
 
 
 async def test_each_time_that_envoys_take_a_table_they_are_given_the_time(monkeypatch: Any) -> None:

@@ -172,6 +172,7 @@ class Leading:
                 replace(
                     compiled,
                     pool_statuses={**compiled.pool_statuses, **pools},
-                    quota_statuses={**compiled.quota_statuses, **quotas},
+                    # The same mapping where nothing was added: the writer knows by that what it has gone through.
+                    quota_statuses={**compiled.quota_statuses, **quotas} if quotas else compiled.quota_statuses,
                 )
             )

@@ -69,6 +69,11 @@ class Resources:
             raise error
 
     @property
+    def quota_moves(self) -> int:
+        """How often a tenant became another one, or went."""
+        return self._quotas.moves
+
+    @property
     def complete(self) -> bool:
         """Whether all of them were read at least once."""
         return self._pools.complete and self._quotas.complete

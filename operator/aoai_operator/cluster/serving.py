@@ -336,4 +336,6 @@ class Serving:
 
 def _refs(*known: Mapping[PoolKey, RoutingTable]) -> set[SecretRef]:
     """Return the entries of Secrets that tables refer to."""
-    return {ref for tables in known for table in tables.values() for ref in table.refs}
+    # Nearly all of what is wanted is what serves, the very same.
+    once = {id(table): table for tables in known for table in tables.values()}
+    return {ref for table in once.values() for ref in table.refs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,8 @@ class Writer:
         )
         self._begun = math.inf
         self._odd: set[str] = set()
+        self._all_said: Mapping[PoolKey, TenantQuotaStatus] | None = None
+        self._all_said_at = 0
         self._written: dict[tuple[str, PoolKey], Status] = {}
         self._quiet_until: dict[PoolKey, float] = {}
         self._on_its_way: dict[PoolKey, float] = {}
@@ -138,13 +140,23 @@ class Writer:
                 due = min(due, until)
                 continue
             yield self._job(POOLS, key, partial(self._write_pool, key, pool, wanted))
-        for key, told in compiled.quota_statuses.items():
+        yield from self._quotas_to_do(compiled.quota_statuses)
+        if due < math.inf:
+            self._jobs.wake_in(due - now)
+
+    def _quotas_to_do(self, wanted: Mapping[PoolKey, TenantQuotaStatus]) -> Iterator[tuple[Hashable, Job]]:
+        seen = self._resources.quota_moves
+        if self._all_said is wanted and self._all_said_at == seen:
+            return
+        differing = 0
+        for key, told in wanted.items():
             quota = self._resources.quotas.get(key)
             # Of ten thousand nearly all are as they should be, and known to be by identity.
             if quota is not None and quota.status is not told and self._differs(QUOTAS, key, quota, told):
+                differing += 1
                 yield self._job(QUOTAS, key, partial(self._write_quota, key, quota, told))
-        if due < math.inf:
-            self._jobs.wake_in(due - now)
+        if not differing:
+            self._all_said, self._all_said_at = wanted, seen
 
     def _job(self, resource: Resource, key: PoolKey, write: Callable[[], Awaitable[None]]) -> tuple[Hashable, Job]:
         return (resource.kind, key), partial(self._tried, resource, key, write)

@@ -71,6 +71,8 @@ class ObjectStore(Generic[T]):
         """
         self.objects: dict[PoolKey, T] = {}
         """What is held of the objects, as they were read last."""
+        self.moves = 0
+        """How often one of them became another, or went: whoever saw them at the same number knows them all."""
         self._versions: dict[PoolKey, _Version] = {}
         self._keep = keep
         self._api = api
@@ -250,12 +252,14 @@ class ObjectStore(Generic[T]):
 
     def _take_in(self, key: PoolKey, version: _Version, value: T) -> None:
         self.objects[key], self._versions[key] = value, version
+        self.moves += 1
         self._changed.add(key)
         self._removed.discard(key)
 
     def _remove(self, key: PoolKey) -> None:
         self._versions.pop(key, None)
         if self.objects.pop(key, None) is not None:
+            self.moves += 1
             self._removed.add(key)
             self._changed.discard(key)
 
