@@ -26,7 +26,8 @@ from bench.fleet import ENVOYS, TENANTS, Change, measure, pool_spec, quota_spec
 from bench.machine import cpu_time, rss_kib
 from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
-from support.cluster.release import OperatorPod, Release
+from support.cluster.pods import OperatorPod
+from support.cluster.release import Release
 
 CRDS = Path(__file__).parents[1] / "crds"
 _POOLS, _QUOTAS = f"{API_VERSION}/aoaibackendpools", f"{API_VERSION}/tenantquotas"

@@ -17,7 +17,7 @@ from support.cluster.client import path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.fleet import converged, leader, leaders, left_alone, start_fleet, taken, takes_over, whole
 from support.cluster.house import POOLS, House
-from support.cluster.release import GatewayPod
+from support.cluster.pods import GatewayPod
 from support.kube import Forwarder, forget
 from support.load import Load, load
 from support.waiting import eventually

@@ -16,7 +16,7 @@ from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.fleet import converged, leader, other, start_fleet, whole
 from support.cluster.house import CRDS, House
-from support.cluster.release import OperatorPod
+from support.cluster.pods import OperatorPod
 from support.load import load
 from support.manifests import secret
 from support.waiting import eventually

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.cluster.client import Json
 from support.cluster.control_plane import ControlPlane
 from support.cluster.house import POOLS, House
-from support.cluster.release import GatewayPod
+from support.cluster.pods import GatewayPod
 from support.load import load
 from support.waiting import eventually
 

@@ -19,7 +19,7 @@ from support.cluster.client import path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.fleet import change, start_fleet, whole
 from support.cluster.house import House
-from support.cluster.release import GatewayPod, OperatorPod
+from support.cluster.pods import GatewayPod, OperatorPod
 from support.https import serial_of
 from support.load import load
 from support.waiting import eventually

@@ -14,7 +14,7 @@ from support.cluster import commands
 from support.cluster.client import Json, path
 from support.cluster.control_plane import ControlPlane
 from support.cluster.house import House
-from support.cluster.release import GatewayPod, OperatorPod
+from support.cluster.pods import GatewayPod, OperatorPod
 from support.load import load
 from support.manifests import TENANT_KEY
 from support.waiting import eventually

