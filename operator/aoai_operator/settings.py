@@ -149,6 +149,7 @@ class ClusterSettings:
         resync: how long until everything is read again, with or without a change.
         secrets_interval: how long until a Secret is read again.
         lease_duration: how long a leader that is silent is believed to live.
+        connection_age: how long, about, a connection by TLS lasts until its proxy proves itself anew.
         hold_off: how long the resources must be quiet after a change before they are compiled.
         hold_off_max: the longest time that a stream of changes can put that off.
         publish_interval: the shortest time between two publications; observations are batched within it.
@@ -171,6 +172,7 @@ class ClusterSettings:
     resync: float = 300.0
     secrets_interval: float = 30.0
     lease_duration: float = 15.0
+    connection_age: float = 3600.0
     hold_off: float = 0.1
     hold_off_max: float = 0.5
     publish_interval: float = 0.1

@@ -123,6 +123,40 @@ def lists(calls: Iterable[Call]) -> int:
     return sum(c.verb == "list" and c.resource == "aoaibackendpools" for c in calls)
 
 
+def times(house: House, event: str) -> Counter[str]:
+    """Return how often the replicas said that something happened, by the proxy that it happened to, if any."""
+    lines = [line for operator in house.release.operators.values() for line in operator.logs()]
+    return Counter(line.get("proxy", "") for line in lines if line["event"] == event)
+
+
+async def test_envoys_and_replicas_whose_connections_end_for_their_age_come_back_unwritten(
+    plane: ControlPlane, namespace: str
+) -> None:
+    async with House(plane, namespace, values={"operator": {"connectionAge": "2s"}}) as house:
+        for number in range(2):
+            await house.release.start_operator(f"operator-{number}")
+        for number in range(2):
+            await house.release.start_gateway(f"gateway-{number}")
+        await house.apply_pool()
+        both = {"connected": 2, "programmed": 2}
+        await plane.wait_for(lambda p: p.get("status", {}).get("proxies") == both, POOLS, "chat", namespace=namespace)
+        await house.pool_is("Ready")
+        await plane.kubectl("wait", "tq/team", "-n", namespace, "--for=condition=Ready", "--timeout=30s")
+        mark, before = plane.audit.mark(), times(house, "an Envoy disconnected")
+        links = times(house, "a replica follows no more")
+
+        def aged() -> bool:
+            gone = times(house, "an Envoy disconnected") - before
+            return all(gone[name] >= 4 for name in house.release.gateways) and (
+                (times(house, "a replica follows no more") - links).total() >= 4
+            )
+
+        await eventually(aged, within=60, what="connections ended for their age")
+        calls = plane.audit.since(mark, user=f"system:serviceaccount:{namespace}:aoai-aoai-operator")
+        writes = Counter((c.verb, c.resource) for c in calls if c.verb not in {"get", "list", "watch"})
+        assert set(writes) == {("update", "leases")}, writes
+
+
 @pytest.mark.parametrize("replicas", [2])
 async def test_an_idle_time_writes_nothing_but_the_lease(plane: ControlPlane, namespace: str, replicas: int) -> None:
     async with House(plane, namespace, values={"operator": {"resync": "1s", "secretsInterval": "1s"}}) as house:

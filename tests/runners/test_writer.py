@@ -114,6 +114,7 @@ def status(*, programmed: int, revision: str = "1") -> AOAIBackendPoolStatus:
 async def test_envoys_that_look_for_a_new_leader_are_not_said_to_be_lost(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_LOOK", 0.01)
     monkeypatch.setattr(module, "ARRIVING", 0.0)
+    monkeypatch.setattr(module, "_RETURNING", 0.0)
     api, pools, arrived = Api(), Pools(), asyncio.Event()
     for key in (ODD, OTHER):
         pools.put_pool({"metadata": {"name": key.name}, "status": status(programmed=2).model_dump(by_alias=True)})
@@ -158,8 +159,40 @@ async def test_a_status_of_a_tenant_that_somebody_overwrote_is_written_again() -
     assert resources.quotas[PoolKey("ai", "team")].status == told
 
 
+async def test_an_envoy_that_is_away_for_a_moment_is_not_said_to_be_lost(monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "ARRIVING", 0.0)
+    monkeypatch.setattr(module, "_RETURNING", 1000.0)
+    api, pools = Api(), Pools()
+    api.odd = False
+
+    def written(key: PoolKey, times: int) -> bool:
+        return api.tried.count(key.name) == times
+
+    there, away, none = (status(programmed=count) for count in (2, 1, 0))
+    edited = away.model_copy(update={"observed_generation": 2})
+    for key in (ODD, OTHER):
+        pools.put_pool({"metadata": {"name": key.name}, "status": there.model_dump(mode="json", by_alias=True)})
+    writer = writing(api, pools)
+    async with running(writer.run()):
+        for looks, wanted in enumerate((away, none, away, there, away), 1):
+            # That this one is written shows that the one before it was looked at.
+            seen = status(programmed=2, revision=f"at look {looks}")
+            writer.want(Compiled({}, {OTHER: wanted, ODD: seen}, {}, ()))
+            await eventually(partial(written, ODD, looks))
+        assert written(OTHER, 0)
+        monkeypatch.setattr(module, "_RETURNING", 0.0)
+        writer.want(Compiled({}, {OTHER: none}, {}, ()))
+        await eventually(partial(written, OTHER, 1), what="another one goes, and its time is over")
+        monkeypatch.setattr(module, "_RETURNING", 1000.0)
+        writer.want(Compiled({}, {OTHER: there}, {}, ()))
+        await eventually(partial(written, OTHER, 2), what="they are back")
+        writer.want(Compiled({}, {OTHER: edited}, {}, ()))
+        await eventually(partial(written, OTHER, 3), what="what was edited waits for nobody")
+
+
 async def test_each_time_that_envoys_take_a_table_they_are_given_the_time(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "ARRIVING", 0.0)
+    monkeypatch.setattr(module, "_RETURNING", 0.0)
     monkeypatch.setattr(module, "_SETTLING", 1000.0)
     api, pools = Api(), Pools()
     api.odd = False
@@ -180,6 +213,23 @@ async def test_each_time_that_envoys_take_a_table_they_are_given_the_time(monkey
         monkeypatch.setattr(module, "_SETTLING", 0.0)
         writer.want(Compiled({}, {OTHER: pending}, {}, ()))
         await eventually(partial(written, OTHER, 1))
+
+
+async def test_what_changed_back_before_it_was_written_leaves_no_new_time() -> None:
+    api, pools = Api(), Pools()
+    api.odd = False
+    before = PENDING.model_copy(update={"reason": "Programmed"})
+    after = before.model_copy(update={"last_transition_time": "2026-01-02T00:00:00Z"})
+    told = status(programmed=2).model_copy(update={"conditions": (before,)})
+    pools.put_pool({"metadata": {"name": OTHER.name}, "status": told.model_dump(mode="json", by_alias=True)})
+    writer = writing(api, pools)
+    async with running(writer.run()):
+        seen = status(programmed=2, revision="this look")
+        writer.want(Compiled({}, {OTHER: told.model_copy(update={"conditions": (after,)}), ODD: seen}, {}, ()))
+        await eventually(lambda: pools.pools[ODD].status == seen)
+        assert OTHER.name not in api.tried
+        writer.want(Compiled({}, {OTHER: status(programmed=2)}, {}, ()))
+        await eventually(lambda: OTHER.name in api.tried, what="the condition is gone")
 
 
 async def test_one_odd_object_ends_nothing_and_is_tried_again(monkeypatch: Any) -> None:

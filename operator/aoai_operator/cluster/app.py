@@ -305,6 +305,7 @@ class _Operator:
                 certificate=self._certificate,
                 certificates=str(self._settings.xds_listen),
                 tokens=str(tokens) if tokens else None,
+                lifetime=self._settings.connection_age,
             )
         )
 

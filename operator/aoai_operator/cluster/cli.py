@@ -36,6 +36,13 @@ def _lease_seconds(text: str) -> float:
     return lasting
 
 
+def _age_seconds(text: str) -> float:
+    age = seconds(text)
+    if age < 1:
+        raise typer.BadParameter(f"{text} is too short for an Envoy to be served in; give 1s or more")
+    return age
+
+
 def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
     variable = "AOAI_" + name.removeprefix("--").split("/")[0].replace("-", "_").upper()
     found: typer.models.OptionInfo = typer.Option(name, envvar=variable, help=help_text, **more)
@@ -115,6 +122,15 @@ def run(
             parser=_lease_seconds,
         ),
     ] = "15s",  # type: ignore[assignment]
+    connection_age: Annotated[
+        float,
+        _option(
+            "--connection-age",
+            "How long, about, a proxy's connection lasts until it proves itself anew: 1s or more.",
+            metavar="DURATION",
+            parser=_age_seconds,
+        ),
+    ] = "1h",  # type: ignore[assignment]
     log_format: Annotated[LogFormat, _option("--log-format", "How log lines look.")] = LogFormat.JSON,
     log_level: Annotated[LogLevel, _option("--log-level", "Least important lines shown.")] = LogLevel.INFO,
 ) -> None:
@@ -143,6 +159,7 @@ def run(
         resync=resync,
         secrets_interval=secrets_interval,
         lease_duration=lease_duration,
+        connection_age=connection_age,
     )
     try:
         asyncio.run(run_cluster(settings))

@@ -38,6 +38,8 @@ ARRIVING = 20.0
 """Seconds in which Envoys find another replica: one that begins to serve, or to lead."""
 _LONGEST_ARRIVING = 60.0
 """The same at the start of a term where this replica does not serve them yet."""
+_RETURNING = 5.0
+"""Seconds for which an Envoy that had a table may be away: its connection ends from time to time, for its age."""
 _RETRY, _LONGEST_RETRY = 1.0, 30.0
 _LOOK = 1.0
 """Seconds between two looks whether the Envoys are back."""
@@ -98,6 +100,7 @@ class Writer:
         self._written: dict[tuple[str, PoolKey], Status] = {}
         self._quiet_until: dict[PoolKey, float] = {}
         self._on_its_way: dict[PoolKey, float] = {}
+        self._away: dict[PoolKey, tuple[int, float]] = {}
 
     def want(self, compiled: Compiled) -> None:
         """Take what was compiled last."""
@@ -106,8 +109,8 @@ class Writer:
         for kind, key in [named for named in self._written if named[1] not in statuses[named[0]]]:
             del self._written[kind, key]
         # A pool that is made again under the name of one that is gone starts with nothing of it.
-        memories: tuple[dict[PoolKey, Any], ...] = (self.taken, self._look_at, self._quiet_until, self._on_its_way)
-        for memory in memories:
+        memories: tuple[dict[PoolKey, Any], ...] = (self.taken, self._look_at, self._quiet_until)
+        for memory in (*memories, self._on_its_way, self._away):
             for key in memory.keys() - compiled.pool_statuses.keys():
                 del memory[key]
         self._jobs.wake()
@@ -135,6 +138,7 @@ class Writer:
             pool = self._resources.pools.get(key)
             if pool is None or not self._differs(POOLS, key, pool, wanted):
                 self._on_its_way.pop(key, None)
+                self._away.pop(key, None)
                 continue
             if (until := self._postponed(key, pool.status, wanted, now)) > now:
                 due = min(due, until)
@@ -165,8 +169,9 @@ class Writer:
         """Tell whether a status is to be written.
 
         One that cannot be read, as a newer version of this operator may leave it, is written once, and not for ever.
+        What changed and changed back before it was written leaves only other times of transition: that is nothing.
         """
-        if known.says(wanted):
+        if known.says(wanted) or (known.status is not None and _untimed(known.status) == _untimed(wanted)):
             return False
         return known.status is not None or self._written.get((resource.kind, key)) != wanted
 
@@ -177,12 +182,31 @@ class Writer:
         arriving = ARRIVING if self._arrived() else _LONGEST_ARRIVING
         if before is not None and now < self._begun + arriving and _lost(before, wanted):
             return now + _LOOK
+        if before is not None and (until := self._returning(key, before, wanted, now)) > now:
+            return until
         if _on_its_way(wanted):
             return self._on_its_way.setdefault(key, now + _SETTLING)
         self._on_its_way.pop(key, None)
         if before is None or _facts(before) != _facts(wanted):
             return now
         return self._quiet_until.get(key, 0.0)
+
+    def _returning(
+        self, key: PoolKey, before: AOAIBackendPoolStatus, wanted: AOAIBackendPoolStatus, now: float
+    ) -> float:
+        """Return until when Envoys that are away may come back; each that comes or goes begins the time anew.
+
+        Of thousands one is away at nearly any moment, and another one at the next.
+        """
+        if not _lost(before, wanted) or before.observed_generation != wanted.observed_generation:
+            self._away.pop(key, None)
+            return now
+        there = wanted.proxies.programmed
+        known, until = self._away.get(key, (-1, now))
+        if known != there:
+            until = now + _RETURNING
+            self._away[key] = there, until
+        return until
 
     async def _write_table(self, table: RoutingTable, uid: str) -> None:
         manifests = configmaps.manifests(table, uid, self._serving.key)
@@ -268,6 +292,12 @@ def _lost(before: AOAIBackendPoolStatus, wanted: AOAIBackendPoolStatus) -> bool:
     """Tell whether Envoys that had the present table are not seen now."""
     same = before.routing_table == wanted.routing_table
     return same and before.proxies.programmed > wanted.proxies.programmed
+
+
+def _untimed(status: Status) -> Status:
+    """Return a status without the times of its conditions."""
+    conditions = tuple(c.model_copy(update={"last_transition_time": ""}) for c in status.conditions)
+    return status.model_copy(update={"conditions": conditions})
 
 
 def _facts(status: AOAIBackendPoolStatus) -> object:
