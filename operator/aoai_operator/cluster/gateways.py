@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -137,8 +137,8 @@ class Gateways:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            for driven in self._driven.values():
-                tasks.create_task(driven.publisher.run())
+            for audience, driven in tuple(self._driven.items()):
+                self._driven[audience] = replace(driven, task=tasks.create_task(driven.publisher.run()))
             # A group ends with its last task; this one is kept for the audiences that come later.
             tasks.create_task(asyncio.Event().wait())
 
