@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,27 @@ def test_every_property_has_a_description(name: str) -> None:
     for path, node in _nodes(_schema(name), ""):
         for field, schema in node.get("properties", {}).items():
             assert path + field == "metadata" or schema.get("description", "").endswith("."), f"{path}.{field}"
+
+
+COUNTED = re.compile(
+    r"tokens per minute|requests per minute|bytes|[Rr]equests under way|probes in a row|[Mm]ost endpoints|Envoys"
+    r"|Share of the requests|Rank: |metadata\.generation"
+)
+"""What a number counts. One that is none of these is new: say its unit in its description, and here."""
+SPAN = re.compile(r"\d+(ms|s|m|h)( \(at once\))? to \d+(ms|s|m|h)")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_number_and_every_duration_tells_its_unit(name: str) -> None:
+    seen = 0
+    for path, node in _nodes(_schema(name), ""):
+        if node.get("type") in ("integer", "number") or node.get("x-kubernetes-int-or-string"):
+            seen += 1
+            assert COUNTED.search(node["description"]), path
+        if "duration(self)" in str(node.get("x-kubernetes-validations")):
+            seen += 1
+            assert SPAN.search(node["description"]), path
+    assert seen
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
