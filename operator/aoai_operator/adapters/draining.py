@@ -11,6 +11,9 @@ from aoai_operator.core.envoy.admin import DRAIN, FAIL_HEALTH_CHECKS, IN_FLIGHT,
 
 _POLL = 0.1
 _TIMEOUT = 2.0
+_QUIET = 10
+"""Looks in a row without a request under way. A connection whose request began before the drain was never told to
+close, and whoever has it may send the next one at once; that one is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Drained:
 
 
 async def drain(admin: str, *, at_least: float, within: float) -> Drained:
-    """Ask clients to go elsewhere, and wait until no request is under way.
+    """Ask clients to go elsewhere, and wait until no request is under way, for a second.
 
     What comes meanwhile is still served: whoever sends it may not know yet that this Envoy is to end.
 
@@ -42,7 +45,10 @@ async def drain(admin: str, *, at_least: float, within: float) -> Drained:
             try:
                 async with asyncio.timeout(within):
                     await asyncio.sleep(min(at_least, within))
-                    while left := await _in_flight(client):  # noqa: ASYNC110 - Envoy tells it only when asked
+                    quiet = 0
+                    while quiet < _QUIET:
+                        left = await _in_flight(client)
+                        quiet = 0 if left else quiet + 1
                         await asyncio.sleep(_POLL)
             except TimeoutError:
                 return Drained(found=True, left=left)
