@@ -109,6 +109,11 @@ class Metrics:
         self._unwritten = Gauge(
             "aoai_unwritten_objects", "ConfigMaps and statuses that are to be written or failed.", registry=registry
         )
+        self._refused_tables = Gauge(
+            "aoai_refused_tables",
+            "Routing tables that this replica refuses; what was good before serves.",
+            registry=registry,
+        )
         self._calls = Histogram(
             "aoai_kube_call_duration_seconds",
             "Calls to the API server. Result: the HTTP status; Unreachable, Timeout or Cancelled if there was none.",
@@ -208,6 +213,10 @@ class Metrics:
     def unwritten(self, objects: int) -> None:
         """Show how many objects are to be written."""
         self._unwritten.set(objects)
+
+    def tables_refused(self, tables: int) -> None:
+        """Show how many routing tables are refused."""
+        self._refused_tables.set(tables)
 
     def envoy_restarted(self) -> None:
         """Count a death of the Envoy child."""

@@ -20,6 +20,7 @@ OF_CLUSTERS = {
     "aoai_leader",
     "aoai_reconcile_duration_seconds",
     "aoai_unwritten_objects",
+    "aoai_refused_tables",
     "aoai_kube_call_duration_seconds",
 }
 """There is no API server here."""

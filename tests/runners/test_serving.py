@@ -106,12 +106,15 @@ class Replica:
             interval=0.05,
         )
         self.secrets = SecretReader(kube, interval=30, changed=lambda: self.serving.secrets_changed())  # noqa: PLW0108 - they need each other
+        self.refused: list[int] = []
+        """How many tables were refused, at each look."""
         self.serving = Serving(
             store=ObjectStore(kube, CONFIG_MAPS, keep=whole, namespaces=namespaces, labels=POOL_LABEL),
             key=self.key,
             pool=self._pool,
             secrets=self.secrets,
             deliver=self._deliver,
+            refused=self.refused.append,
         )
         self.serving.changed = self._changed
 
@@ -235,8 +238,10 @@ async def test_a_table_that_is_not_signed_is_not_served_and_its_last_good_one_is
         assert [line["event"] for line in logs] == ["a routing table is refused, its last good one serves"]
         assert replica.serving.tables == {CHAT: table("old")}
         assert not replica.serving.holds(table("new"), "uid")
+        await eventually(lambda: replica.refused[-1] == 1)
         replica.serving.wake(api.put(table("new")))
         await eventually(lambda: replica.delivered[-1] == ("new", "b"))
+        assert replica.refused[-1] == 0
         assert set(replica.delivered) == {("old", "a"), ("new", "b")}
 
 

@@ -187,6 +187,7 @@ class _Operator:
             pool=partial(api.get, POOLS),
             secrets=self._secrets,
             deliver=self._deliver,
+            refused=self._metrics.tables_refused,
         )
 
     def _talk_to_peers(self) -> None:

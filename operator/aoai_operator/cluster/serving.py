@@ -56,8 +56,18 @@ class Serving:
         pool: Callable[[PoolKey], Awaitable[JsonObject | None]],
         secrets: SecretReader,
         deliver: Deliver,
+        refused: Callable[[int], None],
     ) -> None:
-        """Take where ConfigMaps, the key of their signatures, single pools and Secrets come from; where tables go."""
+        """Take the ways in and out.
+
+        Args:
+            store: reads ConfigMaps.
+            key: what their tables are signed with.
+            pool: reads a single pool.
+            secrets: reads what the tables refer to.
+            deliver: takes the tables that are to be served.
+            refused: hears how many tables are refused.
+        """
         self._store = store
         self._key = key
         self._keyed = asyncio.Event()
@@ -65,6 +75,7 @@ class Serving:
         self._pool = pool
         self._secrets = secrets
         self._deliver = deliver
+        self._tell_refused = refused
         self._woken = asyncio.Event()
         self._woken.set()
         self._present: defaultdict[PoolKey, dict[PoolKey, JsonObject]] = defaultdict(dict)
@@ -160,6 +171,7 @@ class Serving:
             await self._read(self._concerned(changes) | refused)
             self.read.set()
             await self._ask_for_doubted()
+            self._tell_refused(sum(1 for why in self._refused.values() if why))
             if self._may_serve():
                 self._hand_on(again=resync)
             if changes or rekeyed:
