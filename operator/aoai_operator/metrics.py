@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from datetime import datetime
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -95,6 +96,11 @@ class Metrics:
             ("pool",),
             registry=registry,
         )
+        self._own_expiry = Gauge(
+            "aoai_own_certificate_expires_seconds",
+            "When the certificate ends that this replica shows to Envoys, in seconds of the Unix epoch; 0: none yet.",
+            registry=registry,
+        )
         self._expiring: frozenset[PoolKey] = frozenset()
         self._restarts = Counter("aoai_envoy_restarts", "Deaths of the Envoy child.", registry=registry)
         self._leader = Gauge(
@@ -137,6 +143,10 @@ class Metrics:
         self._expiring = frozenset(expiries)
         for key, moment in expiries.items():
             self._expiries.labels(str(key)).set(moment / 1000)
+
+    def certified(self, until: datetime) -> None:
+        """Show when the certificate ends that Envoys are shown."""
+        self._own_expiry.set(until.timestamp())
 
     def answer(self, answer: Answer) -> None:
         """Count an answer and its tokens."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+from prometheus_client.parser import text_string_to_metric_families
+
 from support.calls import ask
 from support.cluster.control_plane import ControlPlane
 from support.cluster.house import House
@@ -31,6 +35,10 @@ async def test_an_envoy_in_the_operators_pod_needs_no_certificate(plane: Control
             return "aoai_requests_total{" in await operator.metrics()
 
         await eventually(counted, what="the request came back in the access log, by the pipe")
+        gauges = {f.name: f.samples for f in text_string_to_metric_families(await operator.metrics())}
+        (expiry,), (refused,) = gauges["aoai_own_certificate_expires_seconds"], gauges["aoai_refused_tables"]
+        assert datetime.fromtimestamp(expiry.value, UTC) - datetime.now(UTC) > timedelta(days=1)
+        assert refused.value == 0
 
         await operator.part.kill()
         async with house.client() as client:

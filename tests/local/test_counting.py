@@ -21,6 +21,7 @@ OF_CLUSTERS = {
     "aoai_reconcile_duration_seconds",
     "aoai_unwritten_objects",
     "aoai_refused_tables",
+    "aoai_own_certificate_expires_seconds",
     "aoai_kube_call_duration_seconds",
 }
 """There is no API server here."""

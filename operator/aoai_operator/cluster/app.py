@@ -387,6 +387,7 @@ class _Operator:
 
     def _certified(self, pair: KeyPair, trusted: tuple[Certificate, ...]) -> None:
         settings = self._settings
+        self._metrics.certified(pair.certificate.not_after)
         self._tls = PeerTls(pair, trusted, server_name(settings.namespace, settings.name))
         if self._certificate is None:
             self._certificate = ServerCertificate(pair, trusted)
