@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from aoai_operator.core.compiler import Compiler, compile_world
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.translate import Translator, translate
-from aoai_operator.core.memo import Memo
 from aoai_operator.core.world import World
 from support.resources import pool, tenant, world
 from support.strategies import worlds
@@ -22,33 +21,60 @@ GATEWAYS = (
     GatewaySettings(gateway="other", listen_host="0.0.0.0", listen_port=8080),
 )
 MANY = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[World]:
-    """Return worlds one after the other; each keeps some parts of the one before."""
-    history = draw(st.lists(worlds(before=False), min_size=2, max_size=3))
-    parts = ("pools", "quotas", "secrets", "overrides", "programming", "invalid")
+    """Return worlds one after the other; each keeps some parts of the one before, or much of what is in them."""
+    history = draw(st.lists(worlds(before=False), min_size=2, max_size=4))
+    parts = ("pools", "quotas", "secrets", "overrides", "programming", "invalid", "namespaces")
     for i in range(1, len(history)):
-        kept = draw(st.sets(st.sampled_from(parts), max_size=5))
-        same: dict[str, Any] = {name: getattr(history[i - 1], name) for name in kept}
+        kept = draw(st.sets(st.sampled_from(parts), max_size=6))
+        before = history[i - 1]
+        same: dict[str, Any] = {name: getattr(before, name) for name in kept}
         if len({"pools", "invalid"} & kept) == 1:
-            same |= {"pools": history[i - 1].pools, "invalid": history[i - 1].invalid}
+            same |= {"pools": before.pools, "invalid": before.invalid}
         history[i] = replace(history[i], **same)
+        if draw(st.booleans()):
+            history[i] = _mixed(draw, before, history[i])
     return history
 
 
+def _mixed(draw: st.DrawFn, before: World, after: World) -> World:
+    """Return a world in which some resources and Secrets are still the very same as before."""
+    stay = draw(st.sets(st.sampled_from([*(p.key for p in before.pools), *(q.key for q in before.quotas), None])))
+    pools = {p.key: p for p in (*after.pools, *(p for p in before.pools if p.key in stay))}
+    quotas = {q.key: q for q in (*after.quotas, *(q for q in before.quotas if q.key in stay))}
+    secrets = {**after.secrets, **before.secrets} if draw(st.booleans()) else after.secrets
+    return replace(
+        after,
+        pools=tuple(pools.values()),
+        quotas=tuple(quotas.values()),
+        secrets=secrets,
+        invalid=after.invalid - pools.keys(),
+    )
+
+
 @MANY
-@given(histories(), st.booleans())
-def test_compiling_again_is_compiling(history: list[World], linked: bool) -> None:
+@given(histories(), st.lists(st.booleans(), min_size=4, max_size=4))
+def test_compiling_again_is_compiling(history: list[World], linked: list[bool]) -> None:
     compiler, last = Compiler(), compile_world(World())
-    for drawn in history:
+    for drawn, follows in zip(history, linked, strict=False):
         told: dict[str, Any] = {"pool_statuses": last.pool_statuses, "quota_statuses": last.quota_statuses}
-        one = replace(drawn, last_good=last.tables, **told) if linked else drawn
+        one = replace(drawn, last_good=last.tables, **told) if follows else drawn
         last = compiler(one)
         assert last == compile_world(one)
+
+
+def test_statuses_that_do_not_follow_themselves_have_the_present_time() -> None:
+    compiler, now = Compiler(), world(pool("a"))
+    first = compiler(now)
+    told: dict[str, Any] = {"pool_statuses": first.pool_statuses, "quota_statuses": first.quota_statuses}
+    assert compiler(replace(now, **told, now=now.now + 60_000)) == first
+    later = replace(now, now=now.now + 120_000)
+    assert compiler(later) == compile_world(later) != first
 
 
 @MANY
@@ -91,13 +117,3 @@ def test_a_revision_is_that_of_the_content() -> None:
     table = next(iter(compile_world(world(pool("a"))).tables.values()))
     assert table.revision == table.model_copy().revision
     assert table.revision != table.model_copy(update={"hostnames": ("x.example",)}).revision
-
-
-def test_what_a_pass_did_not_ask_for_is_forgotten() -> None:
-    memo: Memo[object] = Memo()
-    first = memo.of("a", (1,), object)
-    memo.sweep()
-    assert memo.of("a", (1,), object) is first
-    memo.sweep()
-    memo.sweep()
-    assert memo.of("a", (1,), object) is not first

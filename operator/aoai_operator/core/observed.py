@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from aoai_operator.core.differing import differing
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
 
 
@@ -110,16 +111,8 @@ class Overrides:
 
 def _pools_that_differ(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> frozenset[PoolKey]:
     if isinstance(one, ByPool) and isinstance(other, ByPool):
-        return frozenset(_differing(one.parts, other.parts))
-    return frozenset(key.pool for key in _differing(one, other))
-
-
-_AnyKey = TypeVar("_AnyKey")
-
-
-def _differing(one: Mapping[_AnyKey, object], other: Mapping[_AnyKey, object]) -> set[_AnyKey]:
-    changed = {key for key, value in one.items() if (last := other.get(key)) is not value and last != value}
-    return changed | (other.keys() - one.keys())
+        return frozenset(differing(one.parts, other.parts))
+    return frozenset(key.pool for key in differing(one, other))
 
 
 @dataclass(frozen=True, slots=True)

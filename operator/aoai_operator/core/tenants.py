@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
 from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, read_key, reference
+from aoai_operator.core.differing import differing, exchanged
 from aoai_operator.core.findings import Finding
-from aoai_operator.core.memo import Memo
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
@@ -26,110 +26,176 @@ class Tenants:
 
 
 class TenantsStep:
-    """Who may call which pool. Remembers each quota: of ten thousand only those are looked at that something changed.
+    """Who may call which pool. Of ten thousand quotas only those are looked at that something changed.
 
     A key belongs to the quota that claimed it first, by creation and then by key, so that a later object can never
     take over an earlier one's traffic.
     """
 
     def __init__(self) -> None:
-        self._all: Memo[Tenants] = Memo()
-        self._looks: dict[PoolKey, _Look] = {}
-        self._by_pool: Memo[tuple[Tenant, ...]] = Memo()
+        self.quotas: dict[PoolKey, TenantQuota] = {}
+        """The quotas of the last pass."""
+        self._world = World()
+        self._pools: dict[PoolKey, AOAIBackendPool] = {}
+        self._known: dict[PoolKey, _Known] = {}
+        self._named: defaultdict[PoolKey, set[PoolKey]] = defaultdict(set)
+        self._lacking: set[PoolKey] = set()
+        self._claims: defaultdict[SecretValue, dict[PoolKey, _Order]] = defaultdict(dict)
+        self._owners: dict[SecretValue, PoolKey] = {}
+        self._findings: dict[PoolKey, tuple[Finding, ...]] = {}
+        self._tenants = Tenants({}, ())
 
     def __call__(self, world: World) -> Tenants:
-        """Return the tenants of a world's quotas."""
-        views = [(p.key, p.spec.allowed_namespaces, p.spec.models) for p in world.pools]
-        inputs = (world.quotas, world.secrets, views, world.invalid, world.namespaces)
-        found = self._all.of("", inputs, lambda: self._tenants(world))
-        self._all.sweep()
-        return found
+        """Return the tenants of a world's quotas; the same objects where they are what they were."""
+        before, self._world = self._world, world
+        pools = self._exchange_pools(before)
+        gone, come = exchanged(before.quotas, world.quotas)
+        claimed: set[SecretValue] = set()
+        moved: set[PoolKey] = set()
+        for quota in gone:
+            known = self._forget(quota.key)
+            claimed |= self._claim(known, ())
+            moved.update(pool for pool, _ in known.made.tenants)
+        for quota in come:
+            self._learn(quota)
+        keyed = self._keyed_anew({q.key for q in come}, differing(world.secrets, before.secrets))
+        for key in keyed:
+            claimed |= self._read_keys(self._known[key])
+        concerned = keyed.union(*map(self._settle, claimed), *(self._named.get(pool, ()) for pool in pools))
+        for key in self._known if before.namespaces != world.namespaces else concerned:
+            moved |= self._look(self._known[key])
+        if concerned or gone or before.namespaces != world.namespaces:
+            self._tenants = self._put_together(moved)
+        return self._tenants
 
-    def _tenants(self, world: World) -> Tenants:
-        pools = {p.key: p for p in world.pools}
-        owners: dict[SecretValue, PoolKey] = {}
-        tenants: dict[PoolKey, list[Tenant]] = {}
-        findings: list[Finding] = []
-        before, self._looks = self._looks, {}
-        for quota in sorted(world.quotas, key=lambda q: (q.metadata.creation_timestamp, q.key)):
-            look = _look(world, quota, pools, owners, before.get(quota.key))
-            self._looks[quota.key] = look
-            findings += look.made.findings
-            for pool, tenant in look.made.tenants:
-                tenants.setdefault(pool, []).append(tenant)
-        by_pool = {
-            key: self._by_pool.of(key, tuple(listed), partial(_sorted, listed)) for key, listed in tenants.items()
-        }
-        self._by_pool.sweep()
-        return Tenants(by_pool, tuple(findings))
+    def _exchange_pools(self, before: World) -> set[PoolKey]:
+        """Take the pools; return those that are others now."""
+        gone, come = exchanged(before.pools, self._world.pools)
+        for pool in gone:
+            self._pools.pop(pool.key, None)
+        self._pools.update({pool.key: pool for pool in come})
+        return {pool.key for pool in (*gone, *come)} | (before.invalid ^ self._world.invalid)
 
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """What a quota names: entries of Secrets, one for each identity, and pools, each once."""
-
-    refs: tuple[SecretRef, ...]
-    pools: tuple[PoolKey, ...]
-
-    @classmethod
-    def of(cls, quota: TenantQuota) -> _Claim:
+    def _learn(self, quota: TenantQuota) -> None:
         namespace = quota.metadata.namespace
         refs = tuple(reference(namespace, identity.api_key.secret_ref) for identity in quota.spec.identities)
         # With and without its namespace a pool is the same one.
-        return cls(refs, tuple(dict.fromkeys(ref.key(namespace) for ref in quota.spec.pool_refs)))
+        pools = tuple(dict.fromkeys(ref.key(namespace) for ref in quota.spec.pool_refs))
+        self.quotas[quota.key] = quota
+        self._known[quota.key] = _Known(quota, refs, pools)
+        for pool in pools:
+            self._named[pool].add(quota.key)
+
+    def _forget(self, key: PoolKey) -> _Known:
+        del self.quotas[key]
+        known = self._known.pop(key)
+        for pool in known.pools:
+            self._named[pool].discard(key)
+            if not self._named[pool]:
+                del self._named[pool]
+        self._lacking.discard(key)
+        self._findings.pop(key, None)
+        return known
+
+    def _keyed_anew(self, come: set[PoolKey], changed: set[SecretRef]) -> set[PoolKey]:
+        """Return the quotas whose keys are to be read: new ones, and those whose Secrets changed."""
+        if not changed:
+            return come
+        # Why a Secret is missing depends on all others.
+        return come.union(
+            self._lacking, (key for key, known in self._known.items() if not changed.isdisjoint(known.refs))
+        )
+
+    def _read_keys(self, known: _Known) -> set[SecretValue]:
+        """Read a quota's keys; return those that somebody claims since, or no longer."""
+        values = tuple(map(self._world.secrets.get, known.refs))
+        if None in values:
+            self._lacking.add(known.quota.key)
+        else:
+            self._lacking.discard(known.quota.key)
+        return self._claim(known, tuple(v if v is not None and _is_key(v) else None for v in values))
+
+    def _claim(self, known: _Known, keys: tuple[SecretValue | None, ...]) -> set[SecretValue]:
+        before, known.keys = set(known.keys), keys
+        changed = {value for value in before ^ set(keys) if value is not None}
+        for value in changed:
+            if value in before:
+                del self._claims[value][known.quota.key]
+            else:
+                self._claims[value][known.quota.key] = _order(known.quota)
+        return changed
+
+    def _settle(self, value: SecretValue) -> Collection[PoolKey]:
+        """Give a key to the first that claims it; return all who do."""
+        claims = self._claims[value]
+        if claims:
+            self._owners[value] = min(claims, key=claims.__getitem__)
+        else:
+            del self._claims[value]
+            self._owners.pop(value, None)
+        return claims.keys()
+
+    def _look(self, known: _Known) -> set[PoolKey]:
+        """Make the tenants of a quota; return the pools that others come to than before."""
+        owners = [self._owners.get(key) if key is not None else None for key in known.keys]
+        made = _quota(self._world, known.quota, owners, [self._pools.get(pool) for pool in known.pools])
+        before, known.made = known.made, made
+        if made.findings:
+            self._findings[known.quota.key] = made.findings
+        else:
+            self._findings.pop(known.quota.key, None)
+        if made.tenants == before.tenants:
+            return set()
+        return {pool for pool, _ in (*before.tenants, *made.tenants)}
+
+    def _put_together(self, moved: set[PoolKey]) -> Tenants:
+        by_pool = dict(self._tenants.by_pool)
+        for pool in moved:
+            by_pool.pop(pool, None)
+            made = (self._known[key].made for key in self._named.get(pool, ()))
+            tenants = sorted((t for one in made for key, t in one.tenants if key == pool), key=lambda t: t.key)
+            if tenants:
+                by_pool[pool] = tuple(tenants)
+        faulty = sorted(self._findings, key=lambda key: _order(self._known[key].quota))
+        return Tenants(
+            by_pool if moved else self._tenants.by_pool,
+            tuple(finding for key in faulty for finding in self._findings[key]),
+        )
+
+
+_Order = tuple[str, PoolKey]
+"""By what the first of several quotas is found: creation, then key."""
+
+
+def _order(quota: TenantQuota) -> _Order:
+    return quota.metadata.creation_timestamp, quota.key
 
 
 @dataclass(frozen=True, slots=True)
 class _Quota:
     """What one quota makes."""
 
-    tenants: tuple[tuple[PoolKey, Tenant], ...]
-    findings: tuple[Finding, ...]
+    tenants: tuple[tuple[PoolKey, Tenant], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Look:
-    """What was made of a quota, and of what: its keys' values and whose they are, and the pools that it names."""
+@dataclass(slots=True, eq=False)
+class _Known:
+    """A quota, and what was made of it.
+
+    Attributes:
+        quota: the resource.
+        refs: the entries of Secrets that it names, one for each identity.
+        pools: the pools that it names, each once.
+        keys: the keys that it claims, one for each identity; None where there is none that can be used.
+        made: its tenants and findings.
+    """
 
     quota: TenantQuota
-    claim: _Claim
-    values: tuple[SecretValue | None, ...]
-    usable: tuple[bool, ...]
-    owners: tuple[PoolKey | None, ...]
-    pools: tuple[AOAIBackendPool | None, ...]
-    unread: tuple[tuple[bool, bool], ...]
-    made: _Quota
-
-
-def _look(
-    world: World,
-    quota: TenantQuota,
-    pools: Mapping[PoolKey, AOAIBackendPool],
-    owners: dict[SecretValue, PoolKey],
-    last: _Look | None,
-) -> _Look:
-    """Look at a quota; return the last look where that saw the same. Its keys are its own from now on, in `owners`."""
-    same = last if last is not None and (last.quota is quota or last.quota == quota) else None
-    claim = same.claim if same else _Claim.of(quota)
-    values = tuple(map(world.secrets.get, claim.refs))
-    if same and same.values != values:
-        same = None
-    usable = same.usable if same else tuple(v is not None and _is_key(v) for v in values)
-    held = tuple(
-        owners.setdefault(v, quota.key) if ok and v is not None else None for v, ok in zip(values, usable, strict=True)
-    )
-    known = tuple(map(pools.get, claim.pools))
-    unread = tuple((p in world.invalid, world.watches(p.namespace)) for p in claim.pools)
-    # Why a Secret is missing depends on all others.
-    if same and None not in values and (same.owners, same.pools, same.unread) == (held, known, unread):
-        return same
-    made = _quota(world, quota, held, known)
-    made = last.made if last is not None and last.made == made else made
-    return _Look(quota, claim, values, usable, held, known, unread, made)
-
-
-def _sorted(tenants: Sequence[Tenant]) -> tuple[Tenant, ...]:
-    return tuple(sorted(tenants, key=lambda t: t.key))
+    refs: tuple[SecretRef, ...]
+    pools: tuple[PoolKey, ...]
+    keys: tuple[SecretValue | None, ...] = field(default=(), repr=False)
+    made: _Quota = _Quota()
 
 
 def _quota(

@@ -93,6 +93,8 @@ class Reconciler:
             self._deliver(world, compiled)
         except Exception as error:  # noqa: BLE001 - the last good tables must outlive whatever goes wrong here
             self._say(error, "the resources cannot be read or compiled, the last good state keeps serving")
+            # It may have been cut off in the midst of what it remembers.
+            self._compile = Compiler()
             self._try_again()
         else:
             if self._read == self._wanted:
