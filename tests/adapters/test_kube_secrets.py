@@ -15,6 +15,7 @@ from aoai_operator.ports import JsonObject, KubeError, Resource
 from support.kube import running
 from support.waiting import eventually
 
+POOL = PoolKey("ns", "pool")
 KEY, OTHER = SecretRef("ns", "keys", "one"), SecretRef("ns", "keys", "two")
 ELSEWHERE = SecretRef("ns", "elsewhere", "one")
 AWAY = KubeError(0, "Unreachable", "the API server is away")
@@ -78,7 +79,7 @@ async def reading() -> AsyncIterator[Reading]:
 async def test_what_is_found_and_what_is_not_there_is_read(reading: Reading) -> None:
     reading.server.put(KEY, "a")
     assert reading.reader.unread([KEY])
-    reading.reader.want("tables", [KEY, ELSEWHERE])
+    reading.reader.want("tables", {POOL: [KEY, ELSEWHERE]})
     await eventually(lambda: not reading.reader.unread([KEY, ELSEWHERE]))
     assert reading.reader.values[KEY].reveal() == "a"
     assert reading.told == 2, "also of the one that is not there: somebody may wait for it"
@@ -86,7 +87,7 @@ async def test_what_is_found_and_what_is_not_there_is_read(reading: Reading) -> 
 
 async def test_no_answer_is_none(reading: Reading) -> None:
     reading.server.fail(KEY, AWAY)
-    reading.reader.want("tables", [KEY])
+    reading.reader.want("tables", {POOL: [KEY]})
     for _ in range(20):
         await reading.again()
         assert reading.reader.unread([KEY])
@@ -100,7 +101,7 @@ async def test_no_answer_is_none(reading: Reading) -> None:
 
 async def test_a_refusal_is_an_answer(reading: Reading) -> None:
     reading.server.fail(KEY, FORBIDDEN)
-    reading.reader.want("tables", [KEY])
+    reading.reader.want("tables", {POOL: [KEY]})
     await eventually(lambda: not reading.reader.unread([KEY]))
     assert reading.told == 1
 
@@ -108,7 +109,7 @@ async def test_a_refusal_is_an_answer(reading: Reading) -> None:
 async def test_one_secret_that_goes_on_failing_while_others_are_answered_keeps_nobody_waiting(reading: Reading) -> None:
     reading.server.put(ELSEWHERE, "b")
     reading.server.fail(KEY, BROKEN)
-    reading.reader.want("tables", [KEY, ELSEWHERE])
+    reading.reader.want("tables", {POOL: [KEY, ELSEWHERE]})
     await eventually(lambda: not reading.reader.unread([ELSEWHERE]))
     await reading.again(5)
     assert reading.reader.unread([KEY])
@@ -119,10 +120,10 @@ async def test_one_secret_that_goes_on_failing_while_others_are_answered_keeps_n
 
 async def test_an_entry_that_is_named_later_is_read_before_it_counts(reading: Reading) -> None:
     reading.server.put(KEY, "a")
-    reading.reader.want("tables", [KEY])
+    reading.reader.want("tables", {POOL: [KEY]})
     await eventually(lambda: not reading.reader.unread([KEY]))
     reading.server.put(OTHER, "b")
-    reading.reader.want("tables", [KEY, OTHER])
+    reading.reader.want("tables", {POOL: [KEY, OTHER]})
     assert reading.reader.unread([OTHER])
     assert reading.reader.values[KEY].reveal() == "a"
     await eventually(lambda: not reading.reader.unread([OTHER]))
@@ -132,7 +133,7 @@ async def test_an_entry_that_is_named_later_is_read_before_it_counts(reading: Re
 async def test_what_is_known_is_another_mapping_after_a_change_and_the_same_without(reading: Reading) -> None:
     reading.server.put(KEY, "a")
     reading.server.put(ELSEWHERE, "b")
-    reading.reader.want("tables", [KEY, ELSEWHERE])
+    reading.reader.want("tables", {POOL: [KEY, ELSEWHERE]})
     await reading.reader.settled()
     before = reading.reader.values
     await reading.again()
@@ -148,17 +149,17 @@ async def test_many_secrets_are_read_again_at_ten_a_second(reading: Reading) -> 
     refs = [SecretRef("ns", f"keys-{number}", "one") for number in range(1000)]
     for ref in refs:
         reading.server.put(ref, "a")
-    reading.reader.want("tables", refs)
+    reading.reader.want("tables", {POOL: refs})
     await reading.reader.settled()
     reading.reader.refresh()
     await eventually(lambda: reading.server.asked == 2000)
     reading.now += 79
-    reading.reader.want("world", refs[:1])  # has it look what is due
+    reading.reader.refresh([])  # has it look what is due
     for _ in range(10):
         await asyncio.sleep(0)
     assert reading.server.asked == 2000, "none is read again after less than 80 s"
     reading.now += 21.1
-    reading.reader.want("world", refs[:2])
+    reading.reader.refresh([])
     await eventually(lambda: reading.server.asked >= 3000)
 
 
@@ -167,8 +168,22 @@ async def test_one_that_fails_among_many_is_tried_again_soon(reading: Reading) -
     for ref in refs:
         reading.server.put(ref, "a")
     reading.server.fail(refs[0], AWAY)
-    reading.reader.want("tables", refs)
+    reading.reader.want("tables", {POOL: refs})
     await eventually(lambda: not reading.reader.unread(refs[1:]))
     reading.server.fail(refs[0], None)
     reading.now += 1
     await eventually(lambda: not reading.reader.unread(refs))
+
+
+async def test_an_entry_is_wanted_for_as_long_as_any_object_refers_to_it(reading: Reading) -> None:
+    other = PoolKey("ns", "other")
+    reading.server.put(KEY, "a")
+    reading.reader.want("tables", {POOL: [KEY], other: [KEY]})
+    await reading.reader.settled()
+    reading.reader.want("tables", {other: [KEY]})
+    assert KEY in reading.reader.values
+    reading.reader.want("served", {POOL: [KEY]})
+    reading.reader.want("tables", {})
+    assert KEY in reading.reader.values
+    reading.reader.want("served", {POOL: []})
+    assert KEY not in reading.reader.values

@@ -21,6 +21,8 @@ from support.cluster.control_plane import ControlPlane
 from support.kube import Line, config_map, running
 from support.waiting import eventually
 
+POOL = PoolKey("ns", "pool")
+
 
 @pytest.fixture
 async def line(plane: ControlPlane) -> AsyncIterator[Line]:
@@ -40,7 +42,7 @@ async def test_secrets_are_followed_by_name(plane: ControlPlane, line: Line, nam
     changed: list[None] = []
     reader = SecretReader(line, interval=0.2, changed=lambda: changed.append(None))
     async with running(reader.run()):
-        reader.want("tables", [one, two, gone])
+        reader.want("tables", {POOL: [one, two, gone]})
         await asyncio.wait_for(reader.settled(), 10)
         assert sorted(line.calls[:2]) == [("get", "key"), ("get", "none")]
         assert reader.values[one] == SecretValue("first")
@@ -52,7 +54,7 @@ async def test_secrets_are_followed_by_name(plane: ControlPlane, line: Line, nam
         assert isinstance(missing, Unreadable)
         assert "it has one, other, two" in missing.mend
         assert len(changed) == 2, "the first answer about each, that there is none as well"
-        reader.want("world", [other])
+        reader.want("world", {POOL: [other]})
         assert other not in reader.values
         await asyncio.wait_for(reader.settled(), 10)
         assert reader.values[other] == SecretValue("third")
@@ -69,10 +71,10 @@ async def test_secrets_are_followed_by_name(plane: ControlPlane, line: Line, nam
         await eventually(lambda: one not in reader.values)
         await line.create(SECRETS, secret("key", namespace, {"one": "back"}))
         await eventually(lambda: reader.values.get(one) == SecretValue("back"))
-        reader.want("tables", [])
+        reader.want("tables", {})
         assert one in reader.values
         assert not reader.values[one].reveal()
-        reader.want("world", [])
+        reader.want("world", {})
         assert reader.values == {}
         assert {verb for verb, _ in line.calls} == {"get", "delete", "create"}
 
@@ -82,7 +84,7 @@ async def test_a_secret_is_read_at_once_when_asked_for(line: Line, namespace: st
     await line.create(SECRETS, secret("key", namespace, {"one": "first"}))
     reader = SecretReader(line, interval=3600, changed=lambda: None)
     async with running(reader.run()):
-        reader.want("tables", [ref])
+        reader.want("tables", {POOL: [ref]})
         await asyncio.wait_for(reader.settled(), 10)
         await line.delete(SECRETS, PoolKey(namespace, "key"))
         await line.create(SECRETS, secret("key", namespace, {"one": "second"}))
@@ -96,7 +98,7 @@ async def test_what_is_no_text_is_refused_as_a_key(line: Line, namespace: str) -
     await line.create(SECRETS, {"metadata": {"name": "key", "namespace": namespace}, "data": {"one": "/////w=="}})
     reader = SecretReader(line, changed=lambda: None)
     async with running(reader.run()):
-        reader.want("tables", [ref])
+        reader.want("tables", {POOL: [ref]})
         await asyncio.wait_for(reader.settled(), 10)
         found = read_key(reader.values, ref)
         assert isinstance(found, Unreadable)

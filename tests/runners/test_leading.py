@@ -31,7 +31,7 @@ class Missing:
         self.due = 60.0
         self.pools: dict[Any, Any] = {}
         self.quotas: dict[Any, Any] = {}
-        self.quota_moves = 0
+        self.pool_moves = self.quota_moves = 0
 
     async def refresh(self) -> None:
         self.asked += 1
@@ -39,8 +39,8 @@ class Missing:
             raise Unavailable("aoaibackendpools.aoai.dev: the server has no such kind")
         self.complete = True
 
-    def refs(self) -> frozenset[Any]:
-        return frozenset()
+    def refs(self) -> dict[str, Any]:
+        return {}
 
     def requested(self) -> frozenset[Any]:
         return frozenset()
@@ -77,7 +77,7 @@ def leader(resources: Missing) -> Leading:
         writer=lambda changed: Writer(
             api=cast(Any, None),
             resources=cast(Resources, resources),
-            serving=cast(Any, None),
+            serving=cast(Any, SimpleNamespace(moves=0)),
             events=cast(Any, None),
             waiting=lambda _: None,
             taken_changed=changed,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 from structlog.testing import capture_logs
@@ -61,7 +62,7 @@ class Pools:
 
     def __init__(self) -> None:
         self.quotas: dict[PoolKey, KnownQuota] = {}
-        self.quota_moves = 0
+        self.pool_moves = self.quota_moves = 0
         self.pools: dict[PoolKey, KnownPool] = {
             key: self._known({"metadata": {"name": key.name}}) for key in (ODD, OTHER)
         }
@@ -69,6 +70,7 @@ class Pools:
     def put_pool(self, item: JsonObject) -> KnownPool:
         """Take what was written."""
         self.pools[PoolKey("ai", item["metadata"]["name"])] = known = self._known(item)
+        self.pool_moves += 1
         return known
 
     def put_quota(self, item: JsonObject) -> KnownQuota:
@@ -97,7 +99,7 @@ def writing(api: Api, pools: Pools, *, arrived: Callable[[], bool] = lambda: Tru
     return Writer(
         api=cast(KubeApi, api),
         resources=cast(Resources, pools),
-        serving=cast(Serving, None),
+        serving=cast(Serving, SimpleNamespace(moves=0)),
         events=cast(EventPoster, NoEvents()),
         waiting=lambda _: None,
         taken_changed=lambda: None,

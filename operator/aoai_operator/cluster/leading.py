@@ -122,7 +122,8 @@ class Leading:
                 tasks.create_task(self._resync(reconciler))
         finally:
             self._reconciler = self._writer = None
-            self._secrets.want("resources", ())
+            for kind in self._resources.refs():
+                self._secrets.want(kind, {})
 
     async def _resync(self, reconciler: Reconciler) -> None:
         """Wake for what nobody woke for: a resync, and what could not be read before."""
@@ -135,7 +136,8 @@ class Leading:
     async def _load(self) -> World:
         self._begun = asyncio.get_running_loop().time()
         await self._read()
-        self._secrets.want("resources", self._resources.refs())
+        for kind, refs in self._resources.refs().items():
+            self._secrets.want(kind, refs)
         if requested := self._resources.requested():
             self._secrets.refresh(requested)
         with suppress(TimeoutError):
@@ -171,8 +173,8 @@ class Leading:
             self._writer.want(
                 replace(
                     compiled,
-                    pool_statuses={**compiled.pool_statuses, **pools},
                     # The same mapping where nothing was added: the writer knows by that what it has gone through.
+                    pool_statuses={**compiled.pool_statuses, **pools} if pools else compiled.pool_statuses,
                     quota_statuses={**compiled.quota_statuses, **quotas} if quotas else compiled.quota_statuses,
                 )
             )

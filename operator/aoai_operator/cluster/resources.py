@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import chain
+from typing import Generic, TypeVar
 
 from aoai_operator.adapters.kube.store import Changes, ObjectStore, Unavailable
-from aoai_operator.cluster.known import Known, KnownPool, KnownQuota
+from aoai_operator.cluster.known import KnownPool, KnownQuota
 from aoai_operator.core.api import (
     AOAIBackendPool,
     AOAIBackendPoolStatus,
@@ -14,12 +14,15 @@ from aoai_operator.core.api import (
     TenantQuota,
     TenantQuotaStatus,
 )
+from aoai_operator.core.differing import differing
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.status import invalid_pool_status, invalid_quota_status
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import World
 from aoai_operator.ports import JsonObject, Resource
+
+R = TypeVar("R", AOAIBackendPool, TenantQuota)
 
 
 class Resources:
@@ -37,11 +40,8 @@ class Resources:
         self._pools, self._quotas = pools, quotas
         self._asked: dict[tuple[str, PoolKey], str] = {}
         self._requested: set[PoolKey] = set()
-        self._valid_pools: tuple[AOAIBackendPool, ...] = ()
-        self._valid_quotas: tuple[TenantQuota, ...] = ()
-        self._invalid_pools: dict[PoolKey, Invalid] = {}
-        self._invalid_quotas: dict[PoolKey, Invalid] = {}
-        self._refs: frozenset[SecretRef] = frozenset()
+        self._read_pools = _Read[AOAIBackendPool](AOAIBackendPool)
+        self._read_quotas = _Read[TenantQuota](TenantQuota)
 
     async def refresh(self) -> None:
         """Read what was woken.
@@ -54,19 +54,17 @@ class Resources:
         quotas, no_quotas = await _read(self._quotas)
         if pools:
             self._note_requests(AOAIBackendPool.KIND, self.pools, pools)
-            found = (known.parsed for known in self.pools.values())
-            self._valid_pools = tuple(p for p in found if isinstance(p, AOAIBackendPool))
-            self._invalid_pools = _invalid(self.pools)
+            self._read_pools.take(pools, self.pools)
         if quotas:
             self._note_requests(TenantQuota.KIND, self.quotas, quotas)
-            named = (known.parsed for known in self.quotas.values())
-            self._valid_quotas = tuple(q for q in named if isinstance(q, TenantQuota))
-            self._invalid_quotas = _invalid(self.quotas)
-        if pools or quotas:
-            of_each = chain((p.refs for p in self.pools.values()), (q.refs for q in self.quotas.values()))
-            self._refs = frozenset(chain.from_iterable(of_each))
+            self._read_quotas.take(quotas, self.quotas)
         if error := no_pools or no_quotas:
             raise error
+
+    @property
+    def pool_moves(self) -> int:
+        """How often a pool became another one, or went."""
+        return self._pools.moves
 
     @property
     def quota_moves(self) -> int:
@@ -88,9 +86,9 @@ class Resources:
         """Return the seconds after which a refresh is needed though nothing is woken."""
         return min(self._pools.due_in(), self._quotas.due_in())
 
-    def refs(self) -> frozenset[SecretRef]:
-        """Return the entries of Secrets that pools and tenants refer to."""
-        return self._refs
+    def refs(self) -> dict[str, Mapping[PoolKey, frozenset[SecretRef]]]:
+        """Return the entries of Secrets that pools and tenants refer to, by kind and object."""
+        return {AOAIBackendPool.KIND: self._read_pools.refs, TenantQuota.KIND: self._read_quotas.refs}
 
     def requested(self) -> frozenset[PoolKey]:
         """Return the Secrets of the resources that a user asks to look at anew, once for each time that one asks."""
@@ -116,10 +114,10 @@ class Resources:
     ) -> tuple[dict[PoolKey, AOAIBackendPoolStatus], dict[PoolKey, TenantQuotaStatus]]:
         """Return the statuses of the pools and of the tenants that cannot be used."""
         pools, quotas = {}, {}
-        for key, invalid in self._invalid_pools.items():
+        for key, invalid in self._read_pools.invalid.items():
             if pool := self.pools.get(key):
                 pools[key] = invalid_pool_status(invalid.faults, pool.status, generation=pool.generation, now=now)
-        for key, invalid in self._invalid_quotas.items():
+        for key, invalid in self._read_quotas.invalid.items():
             if quota := self.quotas.get(key):
                 quotas[key] = invalid_quota_status(invalid.faults, quota.status, generation=quota.generation, now=now)
         return pools, quotas
@@ -129,14 +127,14 @@ class Resources:
     ) -> World:
         """Return the world of what was read; `statuses`: with those that are on the API server."""
         return World(
-            pools=self._valid_pools,
-            quotas=self._valid_quotas,
+            pools=self._read_pools.valid,
+            quotas=self._read_quotas.valid,
             secrets=secrets,
             last_good=last_good,
-            invalid=frozenset(self._invalid_pools),
+            invalid=frozenset(self._read_pools.invalid),
             namespaces=self._namespaces,
-            pool_statuses={key: pool.status for key, pool in self.pools.items() if statuses and pool.status},
-            quota_statuses={key: quota.status for key, quota in self.quotas.items() if statuses and quota.status},
+            pool_statuses={key: p.status for key, p in self.pools.items() if p.status} if statuses else {},
+            quota_statuses={key: q.status for key, q in self.quotas.items() if q.status} if statuses else {},
         )
 
     def put_pool(self, item: JsonObject) -> KnownPool:
@@ -156,7 +154,29 @@ async def _read(store: ObjectStore[KnownPool] | ObjectStore[KnownQuota]) -> tupl
         return Changes(), error
 
 
-def _invalid(
-    objects: Mapping[PoolKey, Known[AOAIBackendPoolStatus]] | Mapping[PoolKey, Known[TenantQuotaStatus]],
-) -> dict[PoolKey, Invalid]:
-    return {key: known.parsed for key, known in objects.items() if isinstance(known.parsed, Invalid)}
+class _Read(Generic[R]):
+    """The objects of one kind: those that can be used, those that cannot, and what they refer to."""
+
+    def __init__(self, model: type[R]) -> None:
+        self.valid: tuple[R, ...] = ()
+        self.invalid: dict[PoolKey, Invalid] = {}
+        self.refs: Mapping[PoolKey, frozenset[SecretRef]] = {}
+        self._model: type[R] = model
+        self._valid: dict[PoolKey, R] = {}
+
+    def take(self, changes: Changes, objects: Mapping[PoolKey, KnownPool] | Mapping[PoolKey, KnownQuota]) -> None:
+        """Take what changed. A status alone changes nothing here, and leaves the very same."""
+        valid, refs = self._valid.copy(), dict(self.refs)
+        for key in changes.removed | changes.changed:
+            for known in (valid, self.invalid, refs):
+                known.pop(key, None)
+        for key in changes.changed:
+            found = objects[key]
+            refs[key] = found.refs
+            if isinstance(found.parsed, self._model):
+                valid[key] = found.parsed
+            elif isinstance(found.parsed, Invalid):
+                self.invalid[key] = found.parsed
+        if differing(valid, self._valid):
+            self._valid, self.valid = valid, tuple(valid.values())
+        self.refs = refs

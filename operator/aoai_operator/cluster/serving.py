@@ -91,6 +91,8 @@ class Serving:
         self._shared_kept_until = 0.0
         self.changed: Callable[[], None] = lambda: None
         """Is called when a ConfigMap changed, by us or by somebody else."""
+        self.moves = 0
+        """How often it may have changed what `holds` says."""
         self._as_applied: dict[PoolKey, tuple[str, str]] = {}
         self._texts: dict[PoolKey, configmaps.Text] = {}
         self._refused: dict[PoolKey, str] = {}
@@ -143,6 +145,7 @@ class Serving:
         What serves was signed with the key of its time, and goes on.
         """
         self._as_applied.clear()
+        self.moves += 1
         self._rekeyed = True
         self._keyed.set()
         self._woken.set()
@@ -244,6 +247,7 @@ class Serving:
             if found.text is not None:
                 self._texts[pool] = found.text
             self._as_applied[pool] = (found.table.revision if found.table else "", found.owner)
+            self.moves += 1
             if found.refused and self._refused.get(pool) != found.refused:
                 if pool in self.tables:
                     _log.error(
@@ -284,6 +288,7 @@ class Serving:
             self._moved |= pool in self.tables
             for known in (self.tables, self._as_applied, self._refused, self._texts, self._doubted):
                 known.pop(pool, None)
+            self.moves += 1
             if self._present.get(pool):
                 self._absent.add(pool)
             else:
@@ -303,7 +308,7 @@ class Serving:
         At the start nothing is before all Secrets are read: an Envoy that comes from another replica has the keys.
         """
         if self._moved:
-            self._secrets.want("tables", _refs(self.tables, self._served))
+            self._want_secrets("tables", self.tables)
         served = self._with_their_secrets() if self._moved or self._held else self._served
         self._moved = False
         unknown = self._not_known(served)
@@ -315,10 +320,13 @@ class Serving:
         ):
             return
         if served != self._served:
-            self._secrets.want("tables", _refs(self.tables, served))
+            self._want_secrets("served", served)
         self._served, self._handed_on, self._unknown = served, self._secrets.values, unknown
         self._deliver(self._served, self._handed_on, self._unknown)
         self.ready.set()
+
+    def _want_secrets(self, who: str, tables: Mapping[PoolKey, RoutingTable]) -> None:
+        self._secrets.want(who, {pool: table.refs for pool, table in tables.items()})
 
     def _not_known(self, served: Mapping[PoolKey, RoutingTable]) -> Owners:
         """Return the pools that live, and of which there is no table to serve since the start; None: what pools share.
@@ -344,10 +352,3 @@ class Serving:
                 served[pool] = before
         self._held = held
         return served
-
-
-def _refs(*known: Mapping[PoolKey, RoutingTable]) -> set[SecretRef]:
-    """Return the entries of Secrets that tables refer to."""
-    # Nearly all of what is wanted is what serves, the very same.
-    once = {id(table): table for tables in known for table in tables.values()}
-    return {ref for table in once.values() for ref in table.refs}

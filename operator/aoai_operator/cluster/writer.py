@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -49,6 +49,9 @@ _GONE = 404
 _CONFLICT = 409
 
 Status = AOAIBackendPoolStatus | TenantQuotaStatus
+W = TypeVar("W")
+_Named = tuple[Hashable, Job]
+_Todo = _Named | None
 
 
 class Writer:
@@ -95,8 +98,7 @@ class Writer:
         )
         self._begun = math.inf
         self._odd: set[str] = set()
-        self._all_said: Mapping[PoolKey, TenantQuotaStatus] | None = None
-        self._all_said_at = 0
+        self._tables_done, self._pools_done, self._quotas_done = _Done(), _Done(), _Done()
         self._written: dict[tuple[str, PoolKey], Status] = {}
         self._quiet_until: dict[PoolKey, float] = {}
         self._on_its_way: dict[PoolKey, float] = {}
@@ -124,45 +126,45 @@ class Writer:
         self._begun = asyncio.get_running_loop().time()
         await self._jobs.run()
 
-    def _to_do(self) -> Iterator[tuple[Hashable, Job]]:
+    def _to_do(self) -> Iterator[_Named]:
         """Yield what there is to do, an object at a time: tables first, then pools, and the many tenants last."""
-        compiled = self._compiled
+        compiled, resources = self._compiled, self._resources
+        moves = resources.pool_moves, self._serving.moves
+        yield from self._tables_done.unless(compiled.tables, moves, self._tables_to_do)
+        yield from self._pools_done.unless(compiled.pool_statuses, resources.pool_moves, self._pools_to_do)
+        yield from self._quotas_done.unless(compiled.quota_statuses, resources.quota_moves, self._quotas_to_do)
+
+    def _tables_to_do(self, wanted: Mapping[PoolKey, RoutingTable]) -> Iterator[_Todo]:
         now = asyncio.get_running_loop().time()
-        for key, table in compiled.tables.items():
+        for key, table in wanted.items():
             pool = self._resources.pools.get(key)
-            if pool is None or self._serving.holds(table, pool.uid) or self._look_at.get(key, 0.0) > now:
+            if pool is None or self._serving.holds(table, pool.uid):
                 continue
-            yield self._job(CONFIG_MAPS, key, partial(self._write_table, table, pool.uid))
-        due = math.inf
-        for key, wanted in compiled.pool_statuses.items():
+            waits = self._look_at.get(key, 0.0) > now
+            yield None if waits else self._job(CONFIG_MAPS, key, partial(self._write_table, table, pool.uid))
+
+    def _pools_to_do(self, wanted: Mapping[PoolKey, AOAIBackendPoolStatus]) -> Iterator[_Todo]:
+        due, now = math.inf, asyncio.get_running_loop().time()
+        for key, told in wanted.items():
             pool = self._resources.pools.get(key)
-            if pool is None or not self._differs(POOLS, key, pool, wanted):
+            if pool is None or not self._differs(POOLS, key, pool, told):
                 self._on_its_way.pop(key, None)
                 self._away.pop(key, None)
                 continue
-            if (until := self._postponed(key, pool.status, wanted, now)) > now:
-                due = min(due, until)
-                continue
-            yield self._job(POOLS, key, partial(self._write_pool, key, pool, wanted))
-        yield from self._quotas_to_do(compiled.quota_statuses)
+            until = self._postponed(key, pool.status, told, now)
+            due = min(due, until if until > now else math.inf)
+            yield None if until > now else self._job(POOLS, key, partial(self._write_pool, key, pool, told))
         if due < math.inf:
             self._jobs.wake_in(due - now)
 
-    def _quotas_to_do(self, wanted: Mapping[PoolKey, TenantQuotaStatus]) -> Iterator[tuple[Hashable, Job]]:
-        seen = self._resources.quota_moves
-        if self._all_said is wanted and self._all_said_at == seen:
-            return
-        differing = 0
+    def _quotas_to_do(self, wanted: Mapping[PoolKey, TenantQuotaStatus]) -> Iterator[_Todo]:
         for key, told in wanted.items():
             quota = self._resources.quotas.get(key)
             # Of ten thousand nearly all are as they should be, and known to be by identity.
             if quota is not None and quota.status is not told and self._differs(QUOTAS, key, quota, told):
-                differing += 1
                 yield self._job(QUOTAS, key, partial(self._write_quota, key, quota, told))
-        if not differing:
-            self._all_said, self._all_said_at = wanted, seen
 
-    def _job(self, resource: Resource, key: PoolKey, write: Callable[[], Awaitable[None]]) -> tuple[Hashable, Job]:
+    def _job(self, resource: Resource, key: PoolKey, write: Callable[[], Awaitable[None]]) -> _Named:
         return (resource.kind, key), partial(self._tried, resource, key, write)
 
     def _differs(self, resource: Resource, key: PoolKey, known: Known[S], wanted: S) -> bool:
@@ -286,6 +288,31 @@ class Writer:
                 self._odd.add(repr(error))
             return False
         return True
+
+
+class _Done:
+    """Knows when all was as it is wanted, so that it is gone through again only after something moved."""
+
+    def __init__(self) -> None:
+        self._wanted: object = None
+        self._moves: object = None
+
+    def unless(self, wanted: W, moves: object, look: Callable[[W], Iterator[_Todo]]) -> Iterator[_Named]:
+        """Yield what a look finds that is to be done now, unless the last look at all this found nothing at all.
+
+        Args:
+            wanted: what is to be; another object where it is another one.
+            moves: tells apart what is there now from what was there then.
+            look: compares them; None: something that is to be done later.
+        """
+        if self._wanted is wanted and self._moves == moves:
+            return
+        found = False
+        for one in look(wanted):
+            found = True
+            if one is not None:
+                yield one
+        self._wanted, self._moves = (None, None) if found else (wanted, moves)
 
 
 def _lost(before: AOAIBackendPoolStatus, wanted: AOAIBackendPoolStatus) -> bool:

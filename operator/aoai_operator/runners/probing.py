@@ -6,9 +6,9 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from operator import is_
 from typing import Protocol
 
+from aoai_operator.core.differing import differing
 from aoai_operator.core.health import ProbeTarget
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
 from aoai_operator.core.observations import is_address
@@ -29,7 +29,7 @@ class _Probe:
     deployments: tuple[HostKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pool:
     """What was last followed of a pool."""
 
@@ -40,8 +40,8 @@ class _Pool:
     def of(cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> _Pool:
         return cls(table, tuple(secrets.get(spec.credential) for spec in table.endpoints))
 
-    def is_still(self, other: _Pool) -> bool:
-        return self.table is other.table and all(map(is_, self.credentials, other.credentials))
+    def is_still(self, secrets: Mapping[SecretRef, SecretValue]) -> bool:
+        return self.credentials == tuple(secrets.get(spec.credential) for spec in self.table.endpoints)
 
 
 class Meters(Protocol):
@@ -75,6 +75,7 @@ class Probing:
 
         `now` is a clock in milliseconds; `chance` in [0, 1) is for the jitter.
         """
+        self._secrets: Mapping[SecretRef, SecretValue] | None = None
         self._leading = True
         self._prober = prober
         self._resolver = resolver
@@ -91,14 +92,14 @@ class Probing:
 
     def follow(self, tables: Iterable[RoutingTable], secrets: Mapping[SecretRef, SecretValue]) -> None:
         """Take the tables and secrets that are in force now; after the observer took them."""
-        pools = {table.key: _Pool.of(table, secrets) for table in tables}
-        before, self._pools = self._pools, pools
-        for key in before.keys() - pools.keys():
-            self._exchange(before[key], None)
-        for key, pool in pools.items():
-            last = before.get(key)
-            if last is None or not pool.is_still(last):
-                self._exchange(last, pool)
+        same, self._secrets = secrets is self._secrets, secrets
+        before, self._pools = self._pools, {}
+        for table in tables:
+            last = before.get(table.key)
+            known = last is not None and last.table is table and (same or last.is_still(secrets))
+            self._pools[table.key] = last if last is not None and known else _Pool.of(table, secrets)
+        for key in differing(before, self._pools):
+            self._exchange(before.get(key), self._pools.get(key))
         self._note_tried()
 
     def _exchange(self, before: _Pool | None, after: _Pool | None) -> None:

@@ -126,6 +126,7 @@ class Publisher:
         self._moved = moved
         self._wake = asyncio.Event()
         self._waiting: list[asyncio.Event] = []
+        self._secrets: Mapping[SecretRef, SecretValue] | None = None
         self._quarantine: Quarantine[PoolInput] = Quarantine()
         self._snapshot: Snapshot | None = None
         self._sent: Mapping[PoolKey, str] = {}
@@ -150,11 +151,16 @@ class Publisher:
         self._unknown = unknown
         mine = {key: table for key, table in tables.items() if table.gateway == self._settings.gateway}
         before, now = self._quarantine.wanted, self._now()
-        self._move(
-            self._quarantine.want(
-                {key: PoolInput.of(table, secrets, before=before.get(key), now=now) for key, table in mine.items()}
-            )
-        )
+        same, self._secrets = secrets is self._secrets, secrets
+
+        def of(key: PoolKey, table: RoutingTable) -> PoolInput:
+            last = before.get(key)
+            # What a certificate is worth depends on the time.
+            if same and last is not None and last.table is table and not table.tls_secret:
+                return last
+            return PoolInput.of(table, secrets, before=last, now=now)
+
+        self._move(self._quarantine.want({key: of(key, table) for key, table in mine.items()}))
         self._wake.set()
 
     def observed(self) -> None:

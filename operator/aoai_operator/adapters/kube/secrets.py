@@ -7,12 +7,14 @@ import base64
 import binascii
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import structlog
 
 from aoai_operator.adapters.kube.resources import SECRETS
 from aoai_operator.core.credentials import cleaned
+from aoai_operator.core.differing import differing
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.ports import JsonObject, KubeApi, KubeError
@@ -55,8 +57,8 @@ class SecretReader:
         self._interval = interval
         self._changed = changed
         self._clock = clock
-        self._wanted: dict[str, frozenset[SecretRef]] = {}
-        self._all: frozenset[SecretRef] = frozenset()
+        self._wanted: dict[str, Mapping[PoolKey, Collection[SecretRef]]] = {}
+        self._all: Counter[SecretRef] = Counter()
         self._entries: dict[PoolKey, dict[SecretRef, SecretValue]] = {}
         self._due: dict[PoolKey, float] = {}
         self._tried: set[PoolKey] = set()
@@ -75,14 +77,15 @@ class SecretReader:
             self._values = {ref: value for entries in self._entries.values() for ref, value in entries.items()}
         return self._values
 
-    def want(self, who: str, refs: Iterable[SecretRef]) -> None:
-        """Take all entries that somebody wants from now on; who wants them is only told apart by name."""
-        refs = frozenset(refs)
-        if refs == self._wanted.get(who):
+    def want(self, who: str, refs: Mapping[PoolKey, Collection[SecretRef]]) -> None:
+        """Take all entries that somebody wants from now on, by the objects that refer to them.
+
+        Who wants them is only told apart by name. Only objects with other references than before are looked at.
+        """
+        before, self._wanted[who] = self._wanted.get(who, {}), refs
+        left, come = self._counted(before, refs)
+        if not (left or come):
             return
-        self._wanted[who] = refs
-        before, self._all = self._all, frozenset().union(*self._wanted.values())
-        left, come = before - self._all, self._all - before
         if left:
             self._leave(left)
         now = self._clock()
@@ -132,7 +135,26 @@ class SecretReader:
             except TimeoutError:
                 continue
 
-    def _leave(self, refs: frozenset[SecretRef]) -> None:
+    def _counted(
+        self, before: Mapping[PoolKey, Collection[SecretRef]], after: Mapping[PoolKey, Collection[SecretRef]]
+    ) -> tuple[set[SecretRef], set[SecretRef]]:
+        """Count who wants an entry; return those that nobody wants any more, and those that nobody wanted before."""
+        more, less = Counter[SecretRef](), Counter[SecretRef]()
+        for key in differing(before, after):
+            more.update(after.get(key, ()))
+            less.update(before.get(key, ()))
+        left, come = set(), set()
+        for ref in more.keys() | less.keys():
+            had = self._all[ref]
+            self._all[ref] += more[ref] - less[ref]
+            if not self._all[ref]:
+                del self._all[ref]
+                left.add(ref)
+            elif not had:
+                come.add(ref)
+        return left, come
+
+    def _leave(self, refs: set[SecretRef]) -> None:
         """Forget entries that nobody wants any more, and Secrets of which nobody wants any."""
         wanted = set(map(_name, self._all))
         for key in set(map(_name, refs)):
