@@ -1,0 +1,219 @@
+"""Admits requests within their tenants' limits, settles what they really used, and hands out leases.
+
+Everything that is admitted is a grant: what one request needs, and a lease beside it, which the asker may spend on
+requests that it does not ask for. All of it is charged at once, so that nobody who asks at the same time can have it as
+well. A lease is charged at the end of its life: whenever in it it is spent, it counts for at least 60 s from then on.
+
+A grant is known until its last request must be over. So what was spent is settled once, however often, late and in
+whatever order that is told; what nobody settles stays charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.account import Account, Bound
+from aoai_operator.core.quota.limits import Amount, Limits, Unit
+
+FAR_MS, NEAR_MS = 10_000, 2_000
+"""How long a lease lives while more, or less, than half of every rate is left."""
+_WORTH_MS = 500
+"""Life under which a lease is not worth it."""
+_OF_LIMIT, _OF_LEFT = 100, 8
+"""A lease is at most a hundredth of each limit, and an eighth of what is left of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that wants in.
+
+    Attributes:
+        tenant, model: whose it is, and for what.
+        need: what it is estimated to use.
+        want: what the asker would like to spend without asking; nothing for no lease.
+        timeout_ms: after how long it must be over.
+    """
+
+    tenant: PoolKey
+    model: str
+    need: Amount
+    want: Amount = field(default_factory=dict)
+    timeout_ms: int = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """It is let in, and its need is charged.
+
+    Attributes:
+        grant: the number by which it is settled.
+        lease: what may be spent without asking, for `life_ms` from the moment on at which it was asked for.
+    """
+
+    grant: int
+    lease: Amount
+    life_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It is not let in, and costs nothing.
+
+    Attributes:
+        limit: the field that names the limit that is the last to let it in.
+        model: the model that the limit is for; empty for all.
+        retry_ms: after how long it would be let in, if nobody else asked and nothing were settled; None: never, as it
+            is larger than the limit. Of a limit on requests at once nobody knows when: 0.
+    """
+
+    limit: str
+    model: str
+    retry_ms: int | None
+
+
+@dataclass(slots=True)
+class _Grant:
+    """What was admitted.
+
+    Attributes:
+        account, model: whose it is, and for what.
+        at, need: when the request that asked was charged, and with how much.
+        spent_at, charged: when the lease is taken to be spent, and how much of it is charged there.
+        running: whether the request that asked may be under way.
+        open: whether the lease may be.
+        settled: the draws that were settled.
+    """
+
+    account: Account
+    model: str
+    at: int
+    need: Amount
+    spent_at: int
+    charged: dict[Unit, int]
+    running: bool = True
+    open: bool = True
+    settled: set[int] = field(default_factory=set)
+
+    def stop(self) -> None:
+        """Take it that the request that asked is over."""
+        if self.running:
+            self.running = False
+            self.account.running -= 1
+
+
+class Ledger:
+    """The tenants' accounts. Times are milliseconds, and go only forward."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[PoolKey, Account] = {}
+        self._grants: dict[int, _Grant] = {}
+        self._ends: list[tuple[int, int]] = []
+        self._last = 0
+
+    def limit(self, limits: Mapping[PoolKey, Limits]) -> None:
+        """Take the limits of all tenants. What was used stays counted."""
+        for tenant in self._accounts.keys() - limits.keys():
+            del self._accounts[tenant]
+        for tenant, granted in limits.items():
+            self._accounts.setdefault(tenant, Account(granted)).limits = granted
+
+    def ask(self, ask: Ask, now: int) -> Granted | Refused:
+        """Let a request in if it keeps every limit of its tenant."""
+        self._expire(now)
+        account = self._accounts.setdefault(ask.tenant, Account(Limits()))
+        bounds = tuple(account.bounds(ask.model, now))
+        if refused := _refused(ask, account, bounds, now):
+            return refused
+        account.charge(ask.model, now, ask.need)
+        lease, life = ({}, 0) if account.limits.concurrent is not None else _lease(ask, bounds, now)
+        account.charge(ask.model, now + life, lease)
+        return Granted(self._note(ask, account, lease, now, life), lease, life)
+
+    def settle(self, grant: int, draw: int, estimate: Amount, used: Amount) -> bool:
+        """Replace what was estimated of one request by what it used; tell whether that is news.
+
+        Args:
+            grant: what it was let in by.
+            draw: 0 for the request that asked; others count those that were let in by the lease.
+            estimate: what was taken of the lease for it; of the request that asked it is known.
+            used: what it used; nothing at all where Azure refused it, or it was never sent.
+        """
+        known = self._grants.get(grant)
+        if known is None or draw in known.settled:
+            return False
+        known.settled.add(draw)
+        before = known.need if draw == 0 else estimate
+        by = {unit: used.get(unit, 0) - before.get(unit, 0) for unit in Unit}
+        if draw == 0:
+            known.stop()
+            known.account.amend(known.model, known.at, by)
+        else:
+            by = {unit: max(more, -known.charged.get(unit, 0)) for unit, more in by.items()}
+            known.charged = {unit: known.charged.get(unit, 0) + more for unit, more in by.items()}
+            known.account.amend(known.model, known.spent_at, by)
+        return True
+
+    def give_back(self, grant: int, unused: Amount, now: int) -> bool:
+        """Take back what nobody spent of a lease; tell whether that is news. What was spent was so by now."""
+        known = self._grants.get(grant)
+        if known is None or not known.open:
+            return False
+        known.open = False
+        known.account.amend(known.model, known.spent_at, {unit: -amount for unit, amount in known.charged.items()})
+        known.spent_at = min(known.spent_at, now)
+        known.charged = {u: amount - max(0, min(unused.get(u, 0), amount)) for u, amount in known.charged.items()}
+        known.account.charge(known.model, known.spent_at, known.charged)
+        return True
+
+    def bounds(self, tenant: PoolKey, model: str, now: int) -> tuple[Bound, ...]:
+        """Return the limits that a tenant's requests for a model must keep, with what was used of each."""
+        self._expire(now)
+        account = self._accounts.get(tenant)
+        return tuple(account.bounds(model, now)) if account else ()
+
+    def _note(self, ask: Ask, account: Account, lease: Amount, now: int, life: int) -> int:
+        self._last += 1
+        account.running += 1
+        self._grants[self._last] = _Grant(account, ask.model, now, ask.need, now + life, dict(lease))
+        heappush(self._ends, (now + life + ask.timeout_ms, self._last))
+        return self._last
+
+    def _expire(self, now: int) -> None:
+        """Forget grants whose requests are over; what was not settled stays charged."""
+        while self._ends and self._ends[0][0] <= now:
+            self._grants.pop(heappop(self._ends)[1]).stop()
+
+
+def _refused(ask: Ask, account: Account, bounds: tuple[Bound, ...], now: int) -> Refused | None:
+    if (most := account.limits.concurrent) is not None and account.running >= most:
+        return Refused("concurrentRequests", "", 0)
+    waits = [
+        (bound.meter.fits_at(now, bound.most - need) - now if need <= bound.most else None, bound)
+        for bound in bounds
+        if (need := ask.need.get(bound.unit, 0)) and bound.meter.used(now) + need > bound.most
+    ]
+    if not waits:
+        return None
+    wait, bound = max(waits, key=lambda found: (found[0] is None, found[0] or 0))
+    return Refused(bound.name, bound.model, wait)
+
+
+def _lease(ask: Ask, bounds: tuple[Bound, ...], now: int) -> tuple[Amount, int]:
+    """Return what may be spent without asking, as much of every unit as its limits let, and for how long."""
+    if not ask.want:
+        return {}, 0
+    lefts = [(bound, bound.most - bound.meter.used(now)) for bound in bounds]
+    lease = dict(ask.want)
+    for bound, left in lefts:
+        lease[bound.unit] = min(lease.get(bound.unit, 0), bound.most // _OF_LIMIT, left // _OF_LEFT)
+    far = all(2 * left > bound.most for bound, left in lefts if bound.ends is None)
+    # What is spent in a calendar window counts in that one: no lease is for two of them.
+    ends = (bound.ends - 1 - now for bound, _ in lefts if bound.ends is not None)
+    life = min(FAR_MS if far else NEAR_MS, *ends, FAR_MS)
+    # One that lets in no other request like this one, or near the limit not two of them, saves no call.
+    least = 1 if far else 2
+    worth = life >= _WORTH_MS and all(lease[u] >= max(1, least * ask.need.get(u, 0)) for u in ask.want)
+    return (lease, life) if worth else ({}, 0)

@@ -1,0 +1,281 @@
+"""The ledger against an oracle that remembers everything: never above a limit, nothing lost, nothing counted twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.calendar import Period
+from aoai_operator.core.quota.ledger import Ask, Granted, Ledger, Refused
+from aoai_operator.core.quota.limits import Amount, Budget, Limits, Unit
+
+TEAM, MODEL = PoolKey("ai", "team"), "gpt-4o"
+START = 1_795_000_000_000
+MINUTE = 60_000
+TOKENS, REQUESTS = Unit.TOKENS, Unit.REQUESTS
+
+
+def limited(limits: Limits) -> Ledger:
+    made = Ledger()
+    made.limit({TEAM: limits})
+    return made
+
+
+def tokens(count: int) -> Amount:
+    return {TOKENS: count, REQUESTS: 1}
+
+
+def ask(ledger: Ledger, count: int, now: int, want: Amount | None = None) -> Granted | Refused:
+    return ledger.ask(Ask(TEAM, MODEL, tokens(count), want or {}), now)
+
+
+def used(ledger: Ledger, now: int) -> dict[str, int]:
+    return {f"{bound.name} {bound.model}".strip(): bound.meter.used(now) for bound in ledger.bounds(TEAM, MODEL, now)}
+
+
+def test_what_is_left_is_let_in_and_no_more() -> None:
+    ledger = limited(Limits({TOKENS: 100}))
+    assert isinstance(ask(ledger, 60, START), Granted)
+    assert ask(ledger, 41, START + 500) == Refused("tokensPerMinute", "", 61_000 - 500)
+    assert isinstance(ask(ledger, 40, START + 500), Granted)
+    assert used(ledger, START + 500) == {"tokensPerMinute": 100}
+    assert isinstance(ask(ledger, 60, START + 61_000), Granted)
+
+
+def test_what_is_larger_than_the_limit_never_fits() -> None:
+    assert ask(limited(Limits({TOKENS: 100})), 101, START) == Refused("tokensPerMinute", "", None)
+
+
+def test_all_limits_hold_and_the_last_to_let_in_is_named() -> None:
+    limits = Limits({TOKENS: 100, REQUESTS: 2}, {MODEL: {TOKENS: 50}}, budgets=(Budget(Period.HOUR, TOKENS, 90),))
+    ledger = limited(limits)
+    assert ask(ledger, 51, START) == Refused("tokensPerMinute", MODEL, None)
+    ask(ledger, 40, START)
+    refused = ask(ledger, 20, START)
+    assert refused == Refused("tokensPerMinute", MODEL, 61_000)
+    assert isinstance(ledger.ask(Ask(TEAM, "other", tokens(20)), START), Granted)
+    assert ask(ledger, 10, START) == Refused("requestsPerMinute", "", 61_000)
+    later = START + 2 * MINUTE
+    assert isinstance(ask(ledger, 30, later), Granted)
+    ends = (START // 3_600_000 + 1) * 3_600_000
+    assert ask(ledger, 1, later) == Refused("budgets", "", ends - later)
+    assert isinstance(ask(ledger, 1, ends), Granted)
+
+
+def test_a_settlement_counts_once_and_gives_back_or_takes() -> None:
+    ledger = limited(Limits({TOKENS: 100, REQUESTS: 10}))
+    granted = ask(ledger, 60, START)
+    assert isinstance(granted, Granted)
+    assert ledger.settle(granted.grant, 0, {}, tokens(75))
+    assert not ledger.settle(granted.grant, 0, {}, tokens(75))
+    assert used(ledger, START) == {"tokensPerMinute": 75, "requestsPerMinute": 1}
+
+
+def test_what_azure_refused_costs_nothing() -> None:
+    ledger = limited(Limits({TOKENS: 100, REQUESTS: 10}, budgets=(Budget(Period.DAY, TOKENS, 100),)))
+    granted = ask(ledger, 60, START)
+    assert isinstance(granted, Granted)
+    ledger.settle(granted.grant, 0, {}, {})
+    assert set(used(ledger, START).values()) == {0}
+
+
+def test_requests_at_once_are_let_go_by_their_settlement_or_their_time() -> None:
+    ledger = limited(Limits(concurrent=1))
+    first = ask(ledger, 1, START, want={TOKENS: 100})
+    assert isinstance(first, Granted)
+    assert not first.lease, "each request asks"
+    assert ask(ledger, 1, START) == Refused("concurrentRequests", "", 0)
+    ledger.settle(first.grant, 0, {}, tokens(1))
+    assert isinstance(ask(ledger, 1, START + 1), Granted)
+    assert ask(ledger, 1, START + 600_000) == Refused("concurrentRequests", "", 0)
+    assert isinstance(ask(ledger, 1, START + 600_001), Granted)
+
+
+def test_what_is_given_back_early_is_dated_anew() -> None:
+    """Spent by now and not at the end of its life: it lapses that much earlier."""
+    ledger = limited(Limits({TOKENS: 10_000}))
+    granted = ask(ledger, 1, START, want={TOKENS: 100})
+    assert isinstance(granted, Granted)
+    assert (granted.lease, granted.life_ms) == ({TOKENS: 100}, 10_000)
+    assert ledger.give_back(granted.grant, {TOKENS: 30}, START + 1_000)
+    assert not ledger.give_back(granted.grant, {TOKENS: 30}, START + 1_000)
+    assert used(ledger, START + 61_000) == {"tokensPerMinute": 70}
+    assert used(ledger, START + 62_000) == {"tokensPerMinute": 0}
+
+
+def test_settlements_that_say_too_much_take_no_more_than_was_charged() -> None:
+    ledger = limited(Limits({TOKENS: 10_000}))
+    granted = ask(ledger, 1, START, want={TOKENS: 100})
+    other = ask(ledger, 50, START + 10_000)
+    assert isinstance(granted, Granted)
+    assert isinstance(other, Granted)
+    ledger.settle(granted.grant, 1, {TOKENS: 5_000}, {})
+    ledger.give_back(granted.grant, {TOKENS: 5_000}, START + 10_000)
+    assert used(ledger, START + 10_000) == {"tokensPerMinute": 51}
+
+
+def test_a_lease_is_a_hundredth_of_the_limit_and_an_eighth_of_what_is_left() -> None:
+    ledger = limited(Limits({TOKENS: 10_000}))
+    far, near, nearer = ask(ledger, 1_000, START), ask(ledger, 5_000, START), ask(ledger, 3_600, START)
+    assert not any(isinstance(found, Refused) for found in (far, near, nearer))
+    assert ask(ledger, 40, START, want={TOKENS: 1_000}) == Granted(4, {}, 0), "near the limit not worth it"
+    assert ask(ledger, 22, START, want={TOKENS: 1_000}) == Granted(5, {}, 0)
+    assert ask(ledger, 10, START, want={TOKENS: 1_000}) == Granted(6, {TOKENS: 41}, 2_000)
+    full = limited(Limits({TOKENS: 10_000}))
+    assert ask(full, 40, START, want={TOKENS: 1_000}) == Granted(1, {TOKENS: 100}, 10_000)
+
+
+def test_of_a_tenant_that_is_made_anew_nothing_is_settled_for_the_one_before() -> None:
+    ledger = limited(Limits({TOKENS: 100}))
+    before = ask(ledger, 60, START)
+    assert isinstance(before, Granted)
+    ledger.limit({})
+    ledger.limit({TEAM: Limits({TOKENS: 100})})
+    ask(ledger, 40, START)
+    ledger.settle(before.grant, 0, {}, {})
+    assert used(ledger, START) == {"tokensPerMinute": 40}
+
+
+def test_a_lease_is_for_one_calendar_window() -> None:
+    ledger = limited(Limits(budgets=(Budget(Period.HOUR, TOKENS, 100_000),)))
+    ends = (START // 3_600_000 + 1) * 3_600_000
+    granted = ask(ledger, 1, ends - 3_000, want={TOKENS: 500})
+    assert isinstance(granted, Granted)
+    assert granted.life_ms == 2_999
+    near = ask(ledger, 1, ends - 400, want={TOKENS: 500})
+    assert isinstance(near, Granted)
+    assert not near.lease
+
+
+def test_what_is_settled_after_its_calendar_window_changes_no_other() -> None:
+    ledger = limited(Limits(budgets=(Budget(Period.HOUR, TOKENS, 100),)))
+    ends = (START // 3_600_000 + 1) * 3_600_000
+    before = ask(ledger, 50, ends - 1)
+    assert isinstance(before, Granted)
+    ask(ledger, 60, ends)
+    ledger.settle(before.grant, 0, {}, {})
+    assert used(ledger, ends) == {"budgets": 60}
+
+
+def test_a_changed_limit_counts_at_once_and_loses_no_usage() -> None:
+    ledger = limited(Limits({TOKENS: 100}))
+    ask(ledger, 60, START)
+    ledger.limit({TEAM: Limits({TOKENS: 50, REQUESTS: 1})})
+    assert isinstance(ask(ledger, 1, START), Refused)
+    assert used(ledger, START) == {"tokensPerMinute": 60, "requestsPerMinute": 1}
+    ledger.limit({TEAM: Limits({TOKENS: 200})})
+    assert isinstance(ask(ledger, 140, START), Granted)
+
+
+@dataclass
+class Drawn:
+    """A lease as a worker holds it, and what happened to its grant."""
+
+    granted: Granted
+    asked: int
+    need: int
+    left: int
+    spent_at: int
+    charged: dict[int, int] = field(default_factory=dict)
+    draws: int = 0
+    estimates: dict[int, int] = field(default_factory=dict)
+    settled: set[int] = field(default_factory=set)
+    returned: bool = False
+
+
+class Workers(RuleBasedStateMachine):
+    """Workers that ask, draw on leases, settle and give back in any order, late, twice or never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = START
+        self.spent: dict[tuple[int, int], tuple[int, int]] = {}
+        self.grants: list[Drawn] = []
+
+    @initialize(limit=st.sampled_from([50, 1_000, 30_000]))
+    def begin(self, limit: int) -> None:
+        self.limit = limit
+        self.ledger = limited(Limits({TOKENS: limit}, budgets=(Budget(Period.HOUR, TOKENS, 5 * limit),)))
+
+    @rule(ms=st.integers(0, 70_000) | st.integers(0, 2_000))
+    def wait(self, ms: int) -> None:
+        self.now += ms
+
+    @rule(part=st.integers(1, 120), want=st.integers(0, 2_000))
+    def request(self, part: int, want: int) -> None:
+        need = max(1, self.limit * part // 400)
+        found = ask(self.ledger, need, self.now, {TOKENS: want} if want else None)
+        if isinstance(found, Refused):
+            return
+        self.spent[found.grant, 0] = self.now, need
+        lease = found.lease.get(TOKENS, 0)
+        made = Drawn(found, self.now, need, lease, self.now + found.life_ms)
+        made.charged = {0: need, -1: lease}
+        self.grants.append(made)
+
+    @precondition(lambda self: any(g.left for g in self.grants))
+    @rule(data=st.data(), count=st.integers(1, 400))
+    def draw(self, data: st.DataObject, count: int) -> None:
+        held = data.draw(st.sampled_from([g for g in self.grants if g.left]))
+        if held.returned or self.now > held.asked + held.granted.life_ms:
+            return
+        count = min(count, held.left)
+        held.left -= count
+        held.draws += 1
+        held.estimates[held.draws] = count
+        self.spent[held.granted.grant, held.draws] = self.now, count
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data(), less=st.integers(0, 100))
+    def settle(self, data: st.DataObject, less: int) -> None:
+        held = data.draw(st.sampled_from(self.grants))
+        draw = data.draw(st.integers(0, held.draws))
+        estimate = held.need if draw == 0 else held.estimates[draw]
+        real = estimate * (100 - less) // 100
+        news = self.ledger.settle(held.granted.grant, draw, {TOKENS: estimate}, {TOKENS: real})
+        assert not (news and draw in held.settled), "counted twice"
+        if news:
+            held.settled.add(draw)
+            self.spent[held.granted.grant, draw] = self.spent[held.granted.grant, draw][0], real
+            held.charged[0 if draw == 0 else -1] -= estimate - real
+
+    @precondition(lambda self: self.grants)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        held = data.draw(st.sampled_from(self.grants))
+        news = self.ledger.give_back(held.granted.grant, {TOKENS: held.left}, self.now)
+        assert not (news and held.returned), "given back twice"
+        if news:
+            held.charged[-1] -= held.left
+            held.spent_at = min(held.spent_at, self.now)
+        held.returned = True
+
+    @invariant()
+    def in_no_window_more_than_the_limit(self) -> None:
+        for at, _ in self.spent.values():
+            assert sum(n for when, n in self.spent.values() if at <= when < at + MINUTE) <= self.limit
+
+    @invariant()
+    def nothing_is_lost_and_nothing_counts_twice(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        counted = used(self.ledger, self.now)
+        assert counted["tokensPerMinute"] == self.charged(lambda at: (at // 1000 + 61) * 1000 > self.now)
+        assert counted["budgets"] == self.charged(lambda at: at // 3_600_000 == self.now // 3_600_000)
+
+    def charged(self, counts: object) -> int:
+        assert callable(counts)
+        return sum(
+            amount
+            for held in self.grants
+            for at, amount in ((held.asked, held.charged[0]), (held.spent_at, held.charged[-1]))
+            if counts(at)
+        )
+
+
+TestWorkers = Workers.TestCase
+TestWorkers.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
