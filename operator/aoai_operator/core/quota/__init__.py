@@ -1,7 +1,8 @@
 """What tenants were granted, and what they used of it: pure, with the time passed in.
 
-window    a sliding minute
-calendar  the windows of budgets
-limits    what a tenant was granted
-ledger    admits, settles, and gives back
+- limits: what a tenant was granted
+- window, calendar: a sliding minute, and the windows of budgets
+- estimate: what a request will use
+- account: what a tenant used, and whether more fits
+- ledger: admits, settles, and gives back
 """
