@@ -4,5 +4,6 @@
 - window, calendar: a sliding minute, and the windows of budgets
 - estimate: what a request will use
 - account: what a tenant used, and whether more fits
+- sharing: how tenants share what a pool can give
 - ledger: admits, settles, and gives back
 """
