@@ -30,7 +30,7 @@ def tokens(count: int) -> Amount:
 
 
 def ask(ledger: Ledger, count: int, now: int, want: Amount | None = None) -> Granted | Refused:
-    return ledger.ask(Ask(TEAM, MODEL, tokens(count), want or {}), now)
+    return ledger.ask(Ask(TEAM, MODEL, tokens(count), want=want or {}), now)
 
 
 def used(ledger: Ledger, now: int) -> dict[str, int]:
@@ -186,6 +186,9 @@ class Drawn:
     settled: set[int] = field(default_factory=set)
     returned: bool = False
 
+    def charges(self) -> list[tuple[int, int]]:
+        return [(self.asked, self.charged[0]), (self.spent_at, self.charged[-1])]
+
 
 class Workers(RuleBasedStateMachine):
     """Workers that ask, draw on leases, settle and give back in any order, late, twice or never."""
@@ -195,11 +198,24 @@ class Workers(RuleBasedStateMachine):
         self.now = START
         self.spent: dict[tuple[int, int], tuple[int, int]] = {}
         self.grants: list[Drawn] = []
+        self.owed: list[tuple[int, int]] = []
 
     @initialize(limit=st.sampled_from([50, 1_000, 30_000]))
     def begin(self, limit: int) -> None:
-        self.limit = limit
-        self.ledger = limited(Limits({TOKENS: limit}, budgets=(Budget(Period.HOUR, TOKENS, 5 * limit),)))
+        self.limit = self.highest = limit
+        self.ledger = Ledger()
+        self.change(limit)
+
+    @rule(limit=st.sampled_from([20, 50, 1_000, 30_000]))
+    def change(self, limit: int) -> None:
+        self.limit, self.highest = limit, max(self.highest, limit)
+        self.ledger.limit({TEAM: Limits({TOKENS: limit}, budgets=(Budget(Period.HOUR, TOKENS, 5 * limit),))})
+
+    @rule(count=st.integers(1, 500))
+    def owe(self, count: int) -> None:
+        """Let something in without asking, as a worker does that cannot."""
+        self.ledger.owe(TEAM, MODEL, tokens(count), self.now)
+        self.owed.append((self.now, count))
 
     @rule(ms=st.integers(0, 70_000) | st.integers(0, 2_000))
     def wait(self, ms: int) -> None:
@@ -257,7 +273,7 @@ class Workers(RuleBasedStateMachine):
     @invariant()
     def in_no_window_more_than_the_limit(self) -> None:
         for at, _ in self.spent.values():
-            assert sum(n for when, n in self.spent.values() if at <= when < at + MINUTE) <= self.limit
+            assert sum(n for when, n in self.spent.values() if at <= when < at + MINUTE) <= self.highest
 
     @invariant()
     def nothing_is_lost_and_nothing_counts_twice(self) -> None:
@@ -271,8 +287,7 @@ class Workers(RuleBasedStateMachine):
         assert callable(counts)
         return sum(
             amount
-            for held in self.grants
-            for at, amount in ((held.asked, held.charged[0]), (held.spent_at, held.charged[-1]))
+            for at, amount in [*self.owed, *(charge for held in self.grants for charge in held.charges())]
             if counts(at)
         )
 

@@ -5,5 +5,6 @@
 - estimate: what a request will use
 - account: what a tenant used, and whether more fits
 - sharing: how tenants share what a pool can give
+- pool: what each tenant took of a pool, and may take now
 - ledger: admits, settles, and gives back
 """

@@ -80,6 +80,7 @@ class Bound:
         most: the limit.
         meter: what was used.
         ends: when the calendar window of now ends; None for a rate.
+        ever: what `most` may become, where others decide on it; None: it stays.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Bound:
     most: int
     meter: Meter
     ends: int | None = None
+    ever: int | None = None
 
 
 _RATES = {Unit.TOKENS: "tokensPerMinute", Unit.REQUESTS: "requestsPerMinute"}

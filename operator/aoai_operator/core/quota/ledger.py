@@ -10,16 +10,19 @@ whatever order that is told; what nobody settles stays charged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.account import Account, Bound
 from aoai_operator.core.quota.limits import Amount, Limits, Unit
+from aoai_operator.core.quota.pool import Pool, SharedPool, Taken
 
 FAR_MS, NEAR_MS = 10_000, 2_000
 """How long a lease lives while more, or less, than half of every rate is left."""
+_LOOK_AGAIN_MS = 1_000
+"""After how long a share that is too small now may be large enough."""
 _WORTH_MS = 500
 """Life under which a lease is not worth it."""
 _OF_LIMIT, _OF_LEFT = 100, 8
@@ -32,6 +35,7 @@ class Ask:
 
     Attributes:
         tenant, model: whose it is, and for what.
+        pool: of which pool it is to be.
         need: what it is estimated to use.
         want: what the asker would like to spend without asking; nothing for no lease.
         timeout_ms: after how long it must be over.
@@ -40,6 +44,7 @@ class Ask:
     tenant: PoolKey
     model: str
     need: Amount
+    pool: PoolKey | None = None
     want: Amount = field(default_factory=dict)
     timeout_ms: int = 600_000
 
@@ -80,6 +85,7 @@ class _Grant:
 
     Attributes:
         account, model: whose it is, and for what.
+        taken: what its tenant took of the pool, if that is shared.
         at, need: when the request that asked was charged, and with how much.
         spent_at, charged: when the lease is taken to be spent, and how much of it is charged there.
         running: whether the request that asked may be under way.
@@ -89,6 +95,7 @@ class _Grant:
 
     account: Account
     model: str
+    taken: Taken | None
     at: int
     need: Amount
     spent_at: int
@@ -96,6 +103,19 @@ class _Grant:
     running: bool = True
     open: bool = True
     settled: set[int] = field(default_factory=set)
+
+    def charge(self, at: int, amount: Amount) -> None:
+        """Count an amount wherever it counts."""
+        for book in self._books():
+            book.charge(self.model, at, amount)
+
+    def amend(self, at: int, by: Amount) -> None:
+        """Change what counts."""
+        for book in self._books():
+            book.amend(self.model, at, by)
+
+    def _books(self) -> tuple[Account | Taken, ...]:
+        return (self.account, self.taken) if self.taken else (self.account,)
 
     def stop(self) -> None:
         """Take it that the request that asked is over."""
@@ -109,6 +129,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._accounts: dict[PoolKey, Account] = {}
+        self._pools: dict[PoolKey, SharedPool] = {}
         self._grants: dict[int, _Grant] = {}
         self._ends: list[tuple[int, int]] = []
         self._last = 0
@@ -120,17 +141,22 @@ class Ledger:
         for tenant, granted in limits.items():
             self._accounts.setdefault(tenant, Account(granted)).limits = granted
 
+    def share(self, pools: Mapping[PoolKey, Pool]) -> None:
+        """Take how pools are shared; the others are not. What was taken of them stays counted."""
+        for key in self._pools.keys() - pools.keys():
+            del self._pools[key]
+        for key, pool in pools.items():
+            self._pools.setdefault(key, SharedPool(pool)).change(pool)
+
     def ask(self, ask: Ask, now: int) -> Granted | Refused:
-        """Let a request in if it keeps every limit of its tenant."""
+        """Let a request in if it keeps every limit of its tenant, and takes nothing that is kept for others."""
         self._expire(now)
         account = self._accounts.setdefault(ask.tenant, Account(Limits()))
-        bounds = tuple(account.bounds(ask.model, now))
+        bounds = (*account.bounds(ask.model, now), *self._free(ask, now))
         if refused := _refused(ask, account, bounds, now):
             return refused
-        account.charge(ask.model, now, ask.need)
         lease, life = ({}, 0) if account.limits.concurrent is not None else _lease(ask, bounds, now)
-        account.charge(ask.model, now + life, lease)
-        return Granted(self._note(ask, account, lease, now, life), lease, life)
+        return Granted(self._admit(ask, account, lease, now, life), lease, life)
 
     def settle(self, grant: int, draw: int, estimate: Amount, used: Amount) -> bool:
         """Replace what was estimated of one request by what it used; tell whether that is news.
@@ -149,11 +175,11 @@ class Ledger:
         by = {unit: used.get(unit, 0) - before.get(unit, 0) for unit in Unit}
         if draw == 0:
             known.stop()
-            known.account.amend(known.model, known.at, by)
+            known.amend(known.at, by)
         else:
             by = {unit: max(more, -known.charged.get(unit, 0)) for unit, more in by.items()}
             known.charged = {unit: known.charged.get(unit, 0) + more for unit, more in by.items()}
-            known.account.amend(known.model, known.spent_at, by)
+            known.amend(known.spent_at, by)
         return True
 
     def give_back(self, grant: int, unused: Amount, now: int) -> bool:
@@ -162,11 +188,16 @@ class Ledger:
         if known is None or not known.open:
             return False
         known.open = False
-        known.account.amend(known.model, known.spent_at, {unit: -amount for unit, amount in known.charged.items()})
+        known.amend(known.spent_at, {unit: -amount for unit, amount in known.charged.items()})
         known.spent_at = min(known.spent_at, now)
         known.charged = {u: amount - max(0, min(unused.get(u, 0), amount)) for u, amount in known.charged.items()}
-        known.account.charge(known.model, known.spent_at, known.charged)
+        known.charge(known.spent_at, known.charged)
         return True
+
+    def owe(self, tenant: PoolKey, model: str, amount: Amount, now: int) -> None:
+        """Count what was let in while nobody could be asked; if that is more than was left, nothing is for a time."""
+        account = self._accounts.setdefault(tenant, Account(Limits()))
+        account.charge(model, now, amount)
 
     def bounds(self, tenant: PoolKey, model: str, now: int) -> tuple[Bound, ...]:
         """Return the limits that a tenant's requests for a model must keep, with what was used of each."""
@@ -174,10 +205,25 @@ class Ledger:
         account = self._accounts.get(tenant)
         return tuple(account.bounds(model, now)) if account else ()
 
-    def _note(self, ask: Ask, account: Account, lease: Amount, now: int, life: int) -> int:
+    def _free(self, ask: Ask, now: int) -> Iterator[Bound]:
+        """Yield what is to be kept for the sake of a pool's other tenants."""
+        if (pool := self._shared(ask)) is not None:
+            tokens = ask.need.get(Unit.TOKENS, 0)
+            pool.want(ask.tenant, tokens, now)
+            yield from pool.bounds(ask.tenant, tokens, now)
+
+    def _shared(self, ask: Ask) -> SharedPool | None:
+        return self._pools.get(ask.pool) if ask.pool else None
+
+    def _admit(self, ask: Ask, account: Account, lease: Amount, now: int, life: int) -> int:
         self._last += 1
         account.running += 1
-        self._grants[self._last] = _Grant(account, ask.model, now, ask.need, now + life, dict(lease))
+        pool = self._shared(ask)
+        taken = pool.taken(ask.tenant) if pool else None
+        grant = _Grant(account, ask.model, taken, now, ask.need, now + life, dict(lease))
+        grant.charge(grant.at, grant.need)
+        grant.charge(grant.spent_at, grant.charged)
+        self._grants[self._last] = grant
         heappush(self._ends, (now + life + ask.timeout_ms, self._last))
         return self._last
 
@@ -191,7 +237,7 @@ def _refused(ask: Ask, account: Account, bounds: tuple[Bound, ...], now: int) ->
     if (most := account.limits.concurrent) is not None and account.running >= most:
         return Refused("concurrentRequests", "", 0)
     waits = [
-        (bound.meter.fits_at(now, bound.most - need) - now if need <= bound.most else None, bound)
+        (_wait(bound, need, now), bound)
         for bound in bounds
         if (need := ask.need.get(bound.unit, 0)) and bound.meter.used(now) + need > bound.most
     ]
@@ -201,11 +247,17 @@ def _refused(ask: Ask, account: Account, bounds: tuple[Bound, ...], now: int) ->
     return Refused(bound.name, bound.model, wait)
 
 
+def _wait(bound: Bound, need: int, now: int) -> int | None:
+    if need <= bound.most:
+        return bound.meter.fits_at(now, bound.most - need) - now
+    return _LOOK_AGAIN_MS if bound.ever is not None and need <= bound.ever else None
+
+
 def _lease(ask: Ask, bounds: tuple[Bound, ...], now: int) -> tuple[Amount, int]:
     """Return what may be spent without asking, as much of every unit as its limits let, and for how long."""
     if not ask.want:
         return {}, 0
-    lefts = [(bound, bound.most - bound.meter.used(now)) for bound in bounds]
+    lefts = [(b, b.most - b.meter.used(now) - ask.need.get(b.unit, 0)) for b in bounds]
     lease = dict(ask.want)
     for bound, left in lefts:
         lease[bound.unit] = min(lease.get(bound.unit, 0), bound.most // _OF_LIMIT, left // _OF_LEFT)

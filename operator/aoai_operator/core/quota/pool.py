@@ -1,0 +1,114 @@
+"""What a pool can give in a minute, and what each of its tenants took of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.account import ALL_MODELS, Bound
+from aoai_operator.core.quota.limits import Amount, Unit
+from aoai_operator.core.quota.sharing import Claim, Priority, shares
+from aoai_operator.core.quota.window import Window
+
+_GRAIN_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """What a tenant was promised of a pool; see `Claim`."""
+
+    guaranteed: int = 0
+    priority: Priority = Priority.STANDARD
+    burst: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """How a pool is shared.
+
+    Attributes:
+        capacity: tokens that it can give in a minute.
+        rights: what its tenants were promised; all of them.
+        lend_idle_after_ms: after how long without a request a guarantee is lent; None: never.
+    """
+
+    capacity: int
+    rights: Mapping[PoolKey, Right]
+    lend_idle_after_ms: int | None = None
+
+
+class Taken:
+    """What one tenant took of a pool."""
+
+    def __init__(self, total: Window) -> None:
+        self.window, self.wanted = Window(), Window()
+        self.asked = 0
+        self._total = total
+
+    def charge(self, _model: str, at: int, amount: Amount) -> None:
+        """Count an amount as admitted at a time."""
+        for window in (self.window, self._total):
+            window.charge(at, amount.get(Unit.TOKENS, 0))
+
+    def amend(self, _model: str, at: int, by: Amount) -> None:
+        """Change what was admitted at a time."""
+        for window in (self.window, self._total):
+            window.amend(at, by.get(Unit.TOKENS, 0))
+
+
+class SharedPool:
+    """Says how much of a pool a tenant may take now. Worked out ten times a second at most."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._total = Window()
+        self._taken: dict[PoolKey, Taken] = {}
+        self._shares: Mapping[PoolKey, int] = {}
+        self._shared_at = -1
+
+    def change(self, pool: Pool) -> None:
+        """Share it in another way from now on; what was taken stays counted."""
+        self._pool = pool
+        self._taken = {tenant: taken for tenant, taken in self._taken.items() if tenant in pool.rights}
+        self._shared_at = -1
+
+    def taken(self, tenant: PoolKey) -> Taken:
+        """Return what a tenant took."""
+        return self._taken.setdefault(tenant, Taken(self._total))
+
+    def want(self, tenant: PoolKey, tokens: int, now: int) -> None:
+        """Note that a tenant asks for tokens, whether it gets them or not."""
+        known = self.taken(tenant)
+        if self._idle(tenant, now):
+            self._shared_at = -1
+        known.asked = now
+        known.wanted.charge(now, tokens)
+
+    def bounds(self, tenant: PoolKey, tokens: int, now: int) -> Iterator[Bound]:
+        """Yield what a tenant that wants so many tokens must keep: its share, and beyond its guarantee what is free."""
+        if now // _GRAIN_MS != self._shared_at:
+            self._shares, self._shared_at = shares(self._pool.capacity, self._claims(now)), now // _GRAIN_MS
+        mine = self.taken(tenant).window
+        most = self._shares.get(tenant, self._pool.capacity)
+        yield Bound("capacity", ALL_MODELS, Unit.TOKENS, most, mine, ever=self._most(tenant))
+        # What others borrowed lapses within a minute; who takes what is its own need not wait for that.
+        if mine.used(now) + tokens > self._right(tenant).guaranteed:
+            yield Bound("capacity", ALL_MODELS, Unit.TOKENS, self._pool.capacity, self._total)
+
+    def _claims(self, now: int) -> Iterator[Claim]:
+        for tenant in self._pool.rights.keys() | self._taken.keys():
+            right, known = self._right(tenant), self._taken.get(tenant)
+            wanted = known.wanted.used(now) if known else 0
+            yield Claim(tenant, right.guaranteed, wanted, right.priority, right.burst, self._idle(tenant, now))
+
+    def _idle(self, tenant: PoolKey, now: int) -> bool:
+        after, known = self._pool.lend_idle_after_ms, self._taken.get(tenant)
+        return after is not None and now - (known.asked if known else 0) >= after
+
+    def _most(self, tenant: PoolKey) -> int:
+        right = self._right(tenant)
+        return max(self._pool.capacity if right.burst else 0, right.guaranteed)
+
+    def _right(self, tenant: PoolKey) -> Right:
+        return self._pool.rights.get(tenant, Right())
