@@ -12,6 +12,7 @@ from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.ledger import Ask, Granted, Ledger, Refused
 from aoai_operator.core.quota.limits import Amount, Budget, Limits, Unit
+from aoai_operator.core.quota.window import SLOTS, Window
 
 TEAM, MODEL = PoolKey("ai", "team"), "gpt-4o"
 START = 1_795_000_000_000
@@ -127,6 +128,29 @@ def test_a_lease_is_a_hundredth_of_the_limit_and_an_eighth_of_what_is_left() -> 
     assert ask(ledger, 10, START, want={TOKENS: 1_000}) == Granted(6, {TOKENS: 41}, 2_000)
     full = limited(Limits({TOKENS: 10_000}))
     assert ask(full, 40, START, want={TOKENS: 1_000}) == Granted(1, {TOKENS: 100}, 10_000)
+
+
+def test_a_lease_has_some_of_everything_that_is_limited() -> None:
+    ledger = limited(Limits({TOKENS: 10_000, REQUESTS: 600}))
+    assert ask(ledger, 10, START, want={TOKENS: 1_000}) == Granted(1, {}, 0)
+    assert ask(ledger, 10, START, want={TOKENS: 1_000, REQUESTS: 20}) == Granted(2, {TOKENS: 100, REQUESTS: 6}, 10_000)
+    assert used(ledger, START) == {"tokensPerMinute": 120, "requestsPerMinute": 8}
+
+
+def test_two_budgets_of_one_thing_count_it_once() -> None:
+    budgets = (Budget(Period.DAY, TOKENS, 100), Budget(Period.DAY, TOKENS, 50))
+    ledger = limited(Limits(budgets=budgets))
+    assert isinstance(ask(ledger, 50, START), Granted)
+    assert [bound.meter.used(START) for bound in ledger.bounds(TEAM, MODEL, START)] == [50, 50]
+    assert isinstance(ask(ledger, 1, START), Refused), "both hold"
+
+
+def test_what_nobody_limits_is_not_kept_for_ever() -> None:
+    window = Window()
+    for second in range(10_000):
+        window.charge(START + second * 1_000, 1)
+    assert len(window._slots) <= 2 * SLOTS + 1
+    assert window.used(START + 9_999_000) == 61
 
 
 def test_of_a_tenant_that_is_made_anew_nothing_is_settled_for_the_one_before() -> None:

@@ -130,8 +130,9 @@ class Account:
         for unit in _RATES:
             for scope in (ALL_MODELS, model):
                 yield unit, self._window(scope, unit)
-        for budget in self.limits.budgets:
-            yield budget.unit, self._budget(budget)
+        # Two budgets may be limits on the same thing: it is counted once.
+        for spent, unit in {self._budget(budget): budget.unit for budget in self.limits.budgets}.items():
+            yield unit, spent
 
     def _window(self, model: str, unit: Unit) -> Window:
         return self._windows.setdefault((model, unit), Window())

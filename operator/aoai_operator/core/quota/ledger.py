@@ -267,5 +267,7 @@ def _lease(ask: Ask, bounds: tuple[Bound, ...], now: int) -> tuple[Amount, int]:
     life = min(FAR_MS if far else NEAR_MS, *ends, FAR_MS)
     # One that lets in no other request like this one, or near the limit not two of them, saves no call.
     least = 1 if far else 2
-    worth = life >= _WORTH_MS and all(lease[u] >= max(1, least * ask.need.get(u, 0)) for u in ask.want)
+    # What a request needs and is limited it cannot do without, whether it was wanted or not.
+    units = ask.want.keys() | {bound.unit for bound in bounds if ask.need.get(bound.unit)}
+    worth = life >= _WORTH_MS and all(lease[unit] >= max(1, least * ask.need.get(unit, 0)) for unit in units)
     return (lease, life) if worth else ({}, 0)

@@ -12,6 +12,7 @@ from aoai_operator.core.quota.sharing import Claim, Priority, shares
 from aoai_operator.core.quota.window import Window
 
 _GRAIN_MS = 100
+"""How long shares stay as they were worked out: the wishes of others change them no sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,9 @@ class Taken:
 
     def charge(self, _model: str, at: int, amount: Amount) -> None:
         """Count an amount as admitted at a time."""
-        for window in (self.window, self._total):
-            window.charge(at, amount.get(Unit.TOKENS, 0))
+        if tokens := amount.get(Unit.TOKENS):
+            for window in (self.window, self._total):
+                window.charge(at, tokens)
 
     def amend(self, _model: str, at: int, by: Amount) -> None:
         """Change what was admitted at a time."""

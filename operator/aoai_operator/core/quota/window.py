@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 SLOT_MS = 1_000
 SLOTS = 60
 """Seconds of which no more than the limit may be admitted, wherever they begin."""
@@ -22,13 +24,15 @@ class Window:
 
     def used(self, now: int) -> int:
         """Return what counts now, and forget what never will again; `now` goes only forward."""
-        for slot in [slot for slot in self._slots if _end(slot) <= now]:
-            self._used -= self._slots.pop(slot)
+        self._drop([slot for slot in self._slots if _end(slot) <= now])
         return self._used
 
     def charge(self, at: int, amount: int) -> None:
         """Count an amount as admitted at a time in milliseconds; it may be later than now, as for a lease."""
         slot = at // SLOT_MS
+        if slot not in self._slots:
+            # Of what nobody asks for no more is kept either. No lease lives for nearly as long as this spares.
+            self._drop([old for old in self._slots if old < slot - 2 * SLOTS])
         self._slots[slot] = self._slots.get(slot, 0) + amount
         self._used += amount
 
@@ -47,6 +51,10 @@ class Window:
                 break
             left, when = left - self._slots[slot], _end(slot)
         return when
+
+    def _drop(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            self._used -= self._slots.pop(slot)
 
 
 def _end(slot: int) -> int:
