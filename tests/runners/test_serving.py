@@ -182,7 +182,7 @@ async def test_a_table_that_names_another_secret_waits_for_it(api: Api) -> None:
         await asked_again(api, "new")
         replica.serving.secrets_changed()
         assert set(replica.delivered) == {("old", "a")}
-        api.secrets = {"new": "b"}
+        api.secrets["new"] = "b"
         del api.errors["new"]
         await eventually(lambda: replica.delivered[-1][0] == "new")
         assert set(replica.delivered) == {("old", "a"), ("new", "b")}
