@@ -21,9 +21,10 @@ from aoai_operator.core.api import (
     TenantQuotaStatus,
 )
 from aoai_operator.core.conditions import ConditionReason
-from aoai_operator.core.differing import differing, exchanged, still
+from aoai_operator.core.differing import differing, still
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey
+from aoai_operator.core.news import News
 from aoai_operator.core.status import pool_status, quota_status
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.tables import TablesStep
@@ -55,7 +56,7 @@ class Compiler:
     """
 
     def __init__(self) -> None:
-        self._world = World()
+        self._news = News()
         self._tenants = TenantsStep()
         self._tables = TablesStep()
         self._wrong: Mapping[tuple[str, PoolKey], list[Finding]] = {}
@@ -64,41 +65,40 @@ class Compiler:
 
     def __call__(self, world: World) -> Compiled:
         """Return what compile_world() returns."""
-        before, self._world = self._world, world
-        tenants = self._tenants(world)
+        before, news = self._news.world, self._news.then(world)
+        self._news = news
+        tenants = self._tenants(news)
         last = self._tables.tables
-        tables, conflicts = self._tables(world, tenants.by_pool)
+        tables, conflicts = self._tables(news, tenants.by_pool)
         findings = (*tenants.findings, *conflicts, *_taken(world))
         told, self._wrong = self._wrong, _by_object(findings)
         concerned = {key for _, key in differing(told, self._wrong)}
         return Compiled(
             tables,
             self._of_pools(before, concerned | differing(last, tables)),
-            self._of_quotas(before, concerned),
+            self._of_quotas(concerned),
             findings,
         )
 
     def _of_pools(self, before: World, concerned: set[PoolKey]) -> Mapping[PoolKey, AOAIBackendPoolStatus]:
-        world, tables = self._world, self._tables.tables
-        _, come = exchanged(before.pools, world.pools)
-        concerned = concerned | differing(before.programming, world.programming) | {p.key for p in come}
+        world, pools, tables = self._news.world, self._news.pools, self._tables.tables
+        concerned = concerned | differing(before.programming, world.programming)
+        concerned |= {pool.key for pool in self._news.pools_come}
         observed = world.overrides.pools_that_differ(before.overrides)
-        pools = self._tables.pools
 
         def make(key: PoolKey) -> AOAIBackendPoolStatus:
             return pool_status(world, pools[key], tables.get(key), self._wrong.get((AOAIBackendPool.KIND, key), ()))
 
         return self._pool_statuses(pools, concerned | observed, world.pool_statuses, make)
 
-    def _of_quotas(self, before: World, concerned: set[PoolKey]) -> Mapping[PoolKey, TenantQuotaStatus]:
-        world = self._world
-        _, come = exchanged(before.quotas, world.quotas)
-        quotas = self._tenants.quotas
+    def _of_quotas(self, concerned: set[PoolKey]) -> Mapping[PoolKey, TenantQuotaStatus]:
+        world, quotas = self._news.world, self._news.quotas
+        concerned = concerned | {quota.key for quota in self._news.quotas_come}
 
         def make(key: PoolKey) -> TenantQuotaStatus:
             return quota_status(world, quotas[key], self._wrong.get((TenantQuota.KIND, key), ()))
 
-        return self._quota_statuses(quotas, concerned | {q.key for q in come}, world.quota_statuses, make)
+        return self._quota_statuses(quotas, concerned, world.quota_statuses, make)
 
 
 class _StatusesStep(Generic[S]):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from aoai_operator.core.api import AOAIBackendPool
-from aoai_operator.core.differing import differing, exchanged, still
+from aoai_operator.core.differing import differing, still
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.hostnames import owned_hostnames
 from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.news import News
 from aoai_operator.core.pools import credential_refs, pool_table
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.tenants import still_tenants
@@ -21,9 +22,7 @@ class TablesStep:
     def __init__(self) -> None:
         self.tables: Mapping[PoolKey, RoutingTable] = {}
         """The tables of the last pass."""
-        self.pools: dict[PoolKey, AOAIBackendPool] = {}
-        """The pools that can be read, in the order of their keys."""
-        self._world = World()
+        self._news = News()
         self._hostnames: Mapping[PoolKey, tuple[str, ...]] = {}
         self._tenants: Mapping[PoolKey, tuple[Tenant, ...]] = {}
         self._refs: dict[PoolKey, tuple[SecretRef, ...]] = {}
@@ -32,17 +31,17 @@ class TablesStep:
         self._lacking: set[PoolKey] = set()
 
     def __call__(
-        self, world: World, tenants: Mapping[PoolKey, tuple[Tenant, ...]]
+        self, news: News, tenants: Mapping[PoolKey, tuple[Tenant, ...]]
     ) -> tuple[Mapping[PoolKey, RoutingTable], list[Finding]]:
         """Return the tables that are to serve, and what is wrong with their pools."""
-        before, self._world = self._world, world
-        concerned = self._exchange_pools(before)
-        held = _held(world, tenants)
-        hostnames, conflicts = owned_hostnames(self.pools.values(), held)
+        self._news = news
+        concerned = self._concerned()
+        held = _held(news.world, tenants)
+        hostnames, conflicts = owned_hostnames(news.pools.values(), held)
         concerned |= differing(self._hostnames, hostnames) | differing(self._tenants, tenants)
         self._hostnames, self._tenants = hostnames, tenants
-        for key in concerned & self.pools.keys():
-            self._make(self.pools[key])
+        for key in concerned & news.pools.keys():
+            self._make(news.pools[key])
         tables = {**held, **{key: table for key, table in self._compiled() if key not in held}}
         if differing(tables, self.tables):
             self.tables = tables
@@ -50,26 +49,23 @@ class TablesStep:
         faulty = (self._findings[key] for key in sorted(self._findings))
         return self.tables, [*conflicts, *(finding for found in faulty for finding in found)]
 
-    def _exchange_pools(self, before: World) -> set[PoolKey]:
+    def _concerned(self) -> set[PoolKey]:
         """Take the pools; return those that are others, or whose Secrets are, or whose certificates may be by now."""
-        gone, come = exchanged(before.pools, self._world.pools)
-        for pool in gone:
-            for known in (self.pools, self._refs, self._made, self._findings):
+        news = self._news
+        for pool in news.pools_gone:
+            for known in (self._refs, self._made, self._findings):
                 known.pop(pool.key, None)
             self._lacking.discard(pool.key)
-        if gone or come:
-            self.pools = {p.key: p for p in sorted(self._world.pools, key=lambda p: p.key)}
-        self._refs.update({pool.key: credential_refs(pool) for pool in come})
-        changed = differing(self._world.secrets, before.secrets)
+        self._refs.update({pool.key: credential_refs(pool) for pool in news.pools_come})
         # Why a Secret is missing depends on all others, and what a certificate is worth on the time.
-        concerned = {key for key, pool in self.pools.items() if pool.spec.gateway.tls}
-        if changed:
+        concerned = {key for key, pool in news.pools.items() if pool.spec.gateway.tls}
+        if news.secrets:
             concerned |= self._lacking
-            concerned.update(key for key, refs in self._refs.items() if not changed.isdisjoint(refs))
-        return concerned.union(pool.key for pool in come)
+            concerned.update(key for key, refs in self._refs.items() if not news.secrets.isdisjoint(refs))
+        return concerned.union(pool.key for pool in news.pools_come)
 
     def _make(self, pool: AOAIBackendPool) -> None:
-        key, world = pool.key, self._world
+        key, world = pool.key, self._news.world
         table, found = pool_table(world, pool, self._hostnames.get(key, ()), self._tenants.get(key, ()))
         self._made[key] = still(world.last_good.get(key), table) if table else None
         if found:
@@ -82,8 +78,8 @@ class TablesStep:
             self._lacking.add(key)
 
     def _compiled(self) -> Iterator[tuple[PoolKey, RoutingTable]]:
-        for key in self.pools:
-            if table := self._made[key] or self._world.last_good.get(key):
+        for key in self._news.pools:
+            if table := self._made[key] or self._news.world.last_good.get(key):
                 yield key, table
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
 from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, read_key, reference
-from aoai_operator.core.differing import differing, exchanged
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.news import News
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
@@ -33,10 +33,7 @@ class TenantsStep:
     """
 
     def __init__(self) -> None:
-        self.quotas: dict[PoolKey, TenantQuota] = {}
-        """The quotas of the last pass."""
-        self._world = World()
-        self._pools: dict[PoolKey, AOAIBackendPool] = {}
+        self._news = News()
         self._known: dict[PoolKey, _Known] = {}
         self._named: defaultdict[PoolKey, set[PoolKey]] = defaultdict(set)
         self._lacking: set[PoolKey] = set()
@@ -45,49 +42,38 @@ class TenantsStep:
         self._findings: dict[PoolKey, tuple[Finding, ...]] = {}
         self._tenants = Tenants({}, ())
 
-    def __call__(self, world: World) -> Tenants:
+    def __call__(self, news: News) -> Tenants:
         """Return the tenants of a world's quotas; the same objects where they are what they were."""
-        before, self._world = self._world, world
-        pools = self._exchange_pools(before)
-        gone, come = exchanged(before.quotas, world.quotas)
+        self._news = news
         claimed: set[SecretValue] = set()
         moved: set[PoolKey] = set()
-        for quota in gone:
+        for quota in news.quotas_gone:
             known = self._forget(quota.key)
             claimed |= self._claim(known, ())
             moved.update(pool for pool, _ in known.made.tenants)
-        for quota in come:
+        for quota in news.quotas_come:
             self._learn(quota)
-        keyed = self._keyed_anew({q.key for q in come}, differing(world.secrets, before.secrets))
+        keyed = self._keyed_anew()
         for key in keyed:
             claimed |= self._read_keys(self._known[key])
+        pools = news.invalid.union(pool.key for pool in (*news.pools_gone, *news.pools_come))
         concerned = keyed.union(*map(self._settle, claimed), *(self._named.get(pool, ()) for pool in pools))
-        for key in self._known if before.namespaces != world.namespaces else concerned:
+        for key in self._known if news.namespaces else concerned:
             moved |= self._look(self._known[key])
-        if concerned or gone or before.namespaces != world.namespaces:
+        if concerned or news.quotas_gone or news.namespaces:
             self._tenants = self._put_together(moved)
         return self._tenants
-
-    def _exchange_pools(self, before: World) -> set[PoolKey]:
-        """Take the pools; return those that are others now."""
-        gone, come = exchanged(before.pools, self._world.pools)
-        for pool in gone:
-            self._pools.pop(pool.key, None)
-        self._pools.update({pool.key: pool for pool in come})
-        return {pool.key for pool in (*gone, *come)} | (before.invalid ^ self._world.invalid)
 
     def _learn(self, quota: TenantQuota) -> None:
         namespace = quota.metadata.namespace
         refs = tuple(reference(namespace, identity.api_key.secret_ref) for identity in quota.spec.identities)
         # With and without its namespace a pool is the same one.
         pools = tuple(dict.fromkeys(ref.key(namespace) for ref in quota.spec.pool_refs))
-        self.quotas[quota.key] = quota
         self._known[quota.key] = _Known(quota, refs, pools)
         for pool in pools:
             self._named[pool].add(quota.key)
 
     def _forget(self, key: PoolKey) -> _Known:
-        del self.quotas[key]
         known = self._known.pop(key)
         for pool in known.pools:
             self._named[pool].discard(key)
@@ -97,8 +83,9 @@ class TenantsStep:
         self._findings.pop(key, None)
         return known
 
-    def _keyed_anew(self, come: set[PoolKey], changed: set[SecretRef]) -> set[PoolKey]:
+    def _keyed_anew(self) -> set[PoolKey]:
         """Return the quotas whose keys are to be read: new ones, and those whose Secrets changed."""
+        come, changed = {quota.key for quota in self._news.quotas_come}, self._news.secrets
         if not changed:
             return come
         # Why a Secret is missing depends on all others.
@@ -108,7 +95,7 @@ class TenantsStep:
 
     def _read_keys(self, known: _Known) -> set[SecretValue]:
         """Read a quota's keys; return those that somebody claims since, or no longer."""
-        values = tuple(map(self._world.secrets.get, known.refs))
+        values = tuple(map(self._news.world.secrets.get, known.refs))
         if None in values:
             self._lacking.add(known.quota.key)
         else:
@@ -138,7 +125,7 @@ class TenantsStep:
     def _look(self, known: _Known) -> set[PoolKey]:
         """Make the tenants of a quota; return the pools that others come to than before."""
         owners = [self._owners.get(key) if key is not None else None for key in known.keys]
-        made = _quota(self._world, known.quota, owners, [self._pools.get(pool) for pool in known.pools])
+        made = _quota(self._news.world, known.quota, owners, [self._news.pools.get(pool) for pool in known.pools])
         before, known.made = known.made, made
         if made.findings:
             self._findings[known.quota.key] = made.findings
