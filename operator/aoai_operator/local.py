@@ -19,9 +19,11 @@ from ssl import SSLError
 import structlog
 from prometheus_client import disable_created_metrics
 
+from aoai_operator.adapters.clock import SteadyClock
 from aoai_operator.adapters.envoy_process import EnvoyOptions, EnvoyProcess, find_envoy
 from aoai_operator.adapters.files_store import watch
 from aoai_operator.adapters.http import Checks, serve_http
+from aoai_operator.adapters.ledger_server import serve_ledger
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.adapters.manifests.reading import SUFFIXES
 from aoai_operator.adapters.pipe_log import access_log
@@ -39,6 +41,8 @@ from aoai_operator.core.envoy.snapshot import Snapshot
 from aoai_operator.core.located import LocatedFault
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
+from aoai_operator.core.quota.admission import Admission
+from aoai_operator.core.quota.asking import read, write
 from aoai_operator.core.served import served_pools
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming, World
@@ -114,6 +118,7 @@ class _Local:
         self._admin = directory / "envoy.sock"
         self._trusted_ca = settings.ca_file or system_trust()
         self._pipe = directory / "access.log"
+        self._ledger = directory / "ledger.sock"
         self._gateway = GatewaySettings(
             gateway=settings.gateway,
             listen_host=listen.host,
@@ -122,6 +127,8 @@ class _Local:
             trusted_ca=str(self._trusted_ca),
             tls_host=listen_tls.host if listen_tls else None,
             tls_port=listen_tls.port if listen_tls else None,
+            ledger=str(self._ledger),
+            workers=settings.concurrency,
         )
         self._resources = FileResources(settings.paths)
         self._observer = Observer(changed=self._observed, now=_now)
@@ -134,7 +141,14 @@ class _Local:
             meters=self._metrics,
             now=_now,
         )
-        self._accounting = Accounting(observer=self._observer, probe_soon=self._probing.soon, meters=self._metrics)
+        self._steady = SteadyClock()
+        self._admission = Admission(self._steady())
+        self._accounting = Accounting(
+            observer=self._observer,
+            probe_soon=self._probing.soon,
+            meters=self._metrics,
+            settle=self._admission.settle,
+        )
         self._publisher = Publisher(
             settings=self._gateway,
             observing=self._observer,
@@ -190,6 +204,7 @@ class _Local:
             await self._first_reading()
             await self._read_access_log(stack)
             await stack.enter_async_context(self._plane.serving(f"unix:{self._control_plane}"))
+            await stack.enter_async_context(serve_ledger(self._ledger, self._asked))
             metrics = await self._serve_metrics(stack)
             loops = (
                 self._publisher.run(),
@@ -276,6 +291,7 @@ class _Local:
         self._metrics.observed(world.overrides)
         self._metrics.certificates(expiries(mine.values(), world.secrets))
         self._observer.follow(mine.values())
+        self._admission.follow(mine.values())
         self._probing.follow(mine.values(), world.secrets)
         self._publisher.want(mine, world.secrets)
         self._tell(world.overrides)
@@ -290,6 +306,9 @@ class _Local:
     def _publish(self, snapshot: Snapshot) -> None:
         self._proxies.publish(snapshot)
         self._reconciler.observations_changed()
+
+    def _asked(self, line: str) -> str:
+        return write(self._admission.ask(read(line), self._steady()))
 
     def _observed(self) -> None:
         self._publisher.observed()

@@ -19,7 +19,7 @@ from support.cluster.client import Json, path
 from support.cluster.commands import CommandFailedError
 from support.cluster.control_plane import ControlPlane
 from support.raw import Raw, raw_pool, raw_tenant, with_field
-from support.rules import MODELS, POOL, REPEATED
+from support.rules import MODELS, POOL, REPEATED, TENANT
 from support.schema_cases import SchemaCase, accepted, changed, fields, rejected, whole_pool, whole_tenant
 
 ROOT = Path(__file__).parents[2]
@@ -103,13 +103,16 @@ async def test_every_word_and_bound_is_accepted(cluster: ControlPlane, kind: str
         assert not isinstance(parse(changed(whole, case)), Invalid), case
 
 
-@pytest.mark.parametrize(("path", "good", "bad", "field", "message"), [*POOL, *MODELS])
+OF_A_KIND = [*((raw_pool, *case) for case in (*POOL, *MODELS)), *((raw_tenant, *case) for case in TENANT)]
+
+
+@pytest.mark.parametrize(("make", "path", "good", "bad", "field", "message"), OF_A_KIND)
 async def test_rules_between_fields_say_the_same_as_offline(
-    cluster: ControlPlane, *, path: str, good: Any, bad: Any, field: str, message: str
+    cluster: ControlPlane, *, make: Any, path: str, good: Any, bad: Any, field: str, message: str
 ) -> None:
-    accepted = await submit(cluster, with_field(raw_pool(), path, good))
+    accepted = await submit(cluster, with_field(make(), path, good))
     assert accepted.is_success, told(accepted)
-    answer = await submit(cluster, with_field(raw_pool(), path, bad))
+    answer = await submit(cluster, with_field(make(), path, bad))
     (cause,) = answer.json()["details"]["causes"]
     assert cause["field"] == field
     assert re.fullmatch(rf'(Invalid|Required) value: ("[^"]*": )?{re.escape(message)}', cause["message"])
@@ -150,13 +153,16 @@ def _spelled(field: Json) -> str:
     default = field["default"]
     if field.get("x-kubernetes-int-or-string"):
         return f"{default // 2**20}Mi"
+    if isinstance(default, float):
+        return f"{default:g}"
     return "empty" if default == "" else json.dumps(default).strip('"')
 
 
 def _at(schema: Json, where: str) -> Json:
     for step in where.split(".")[1:]:
-        schema = schema["properties"][step.removesuffix("[0]")]
-        schema = schema["items"] if step.endswith("[0]") else schema
+        name, bracket, _ = step.partition("[")
+        schema = schema["properties"][name]
+        schema = schema["items"] if bracket else schema
     return schema
 
 

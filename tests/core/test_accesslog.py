@@ -27,6 +27,7 @@ ANSWERED = "\t".join(  # noqa: FLY002 - a field a line reads better
         "900",
         "application/json",
         "6f1d",
+        "7:2:30:0:100",
         '{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":4}}',
     )
 )
@@ -52,6 +53,7 @@ def test_an_answer_line_tells_who_asked_what_of_whom() -> None:
         bytes_in=2048,
         bytes_out=900,
         usage=Usage(prompt=11, completion=7, total=18, cached=4),
+        quota="7:2:30:0:100",
     )
 
 

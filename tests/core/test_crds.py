@@ -51,7 +51,7 @@ def test_every_property_has_a_description(name: str) -> None:
 
 COUNTED = re.compile(
     r"tokens per minute|requests per minute|bytes|[Rr]equests under way|probes in a row|[Mm]ost endpoints|Envoys"
-    r"|Share of the requests|Rank: |metadata\.generation"
+    r"|Share of the requests|Rank: |metadata\.generation|[Tt]okens|Most requests|units of the currency"
 )
 """What a number counts. One that is none of these is new: say its unit in its description, and here."""
 SPAN = re.compile(r"\d+(ms|s|m|h)( \(at once\))? to \d+(ms|s|m|h)")

@@ -13,8 +13,8 @@ from aoai_operator.core.api.base import VALIDATIONS
 from aoai_operator.core.api.rules import violations
 from aoai_operator.core.api.schema import structural
 from aoai_operator.crds import crds
-from support.raw import raw_pool, with_field
-from support.rules import MODELS, POOL, REPEATED
+from support.raw import raw_pool, raw_tenant, with_field
+from support.rules import MODELS, POOL, REPEATED, TENANT
 
 
 @pytest.mark.parametrize(("path", "good", "bad", "field", "message"), MODELS)
@@ -30,11 +30,14 @@ def broken_rules(raw: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(f.field, f.message) for f in violations(structural(AOAIBackendPool), dumped)]
 
 
-@pytest.mark.parametrize(("path", "good", "bad", "field", "message"), POOL)
-def test_rule_accepts_and_rejects(path: str, good: Any, bad: Any, field: str, message: str) -> None:
-    accepted = parse(with_field(raw_pool(), path, good))
+OF_A_KIND = [*((raw_pool, *case) for case in POOL), *((raw_tenant, *case) for case in TENANT)]
+
+
+@pytest.mark.parametrize(("make", "path", "good", "bad", "field", "message"), OF_A_KIND)
+def test_rule_accepts_and_rejects(*, make: Any, path: str, good: Any, bad: Any, field: str, message: str) -> None:
+    accepted = parse(with_field(make(), path, good))
     assert not isinstance(accepted, Invalid), accepted
-    rejected = parse(with_field(raw_pool(), path, bad))
+    rejected = parse(with_field(make(), path, bad))
     assert isinstance(rejected, Invalid)
     assert [(f.field, f.message) for f in rejected.faults] == [(field, message)]
 
@@ -47,7 +50,7 @@ def test_list_sets_and_maps_hold_no_equal_items(make: Any, path: str, value: Any
 
 
 def test_every_rule_has_a_row_here() -> None:
-    in_table = {message for *_, message in (*MODELS, *POOL)}
+    in_table = {message for *_, message in (*MODELS, *POOL, *TENANT)}
     by_name_pattern = {"metadata.name must have at most 63 characters"}  # the model's own bound tells it first
     in_crds = {rule["message"] for document in crds().values() for rule in _rules(document)}
     assert in_crds - by_name_pattern == in_table

@@ -114,7 +114,7 @@ def test_no_link_to_a_heading_is_dead() -> None:
 
 def own_codes() -> set[str]:
     """Return the error codes of the gateway's own answers: those of our Lua, and those of Envoy's configuration."""
-    lua = source("request.lua", "response.lua")
+    lua = source("quota.lua", "request.lua", "response.lua")
     spelled = re.findall(r"'\w+_error', '(\w+)'", lua) + re.findall(r'"code":"(\w+)"', lua)
     python = Path(listeners.__file__).read_text(encoding="utf-8")
     return {

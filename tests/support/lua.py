@@ -81,8 +81,40 @@ local function run_request(route, headers, content)
   return told, chosen and headers['x-aoai-model'] or nil, content
 end
 """
+_QUOTA = """
+-- One request of a limited tenant, as a coroutine: it yields what it asks the ledger, and is resumed with the answer's text,
+-- or false where none came. Ends with what the log is to say, or false and the fields of the refusal.
+local function begin_admission(clock, tenant, quota, request_id, text)
+  local fields = false
+  local map = {get = function() return request_id end, replace = function() end}
+  local state = {set = function() end}
+  local info = {filterState = function() return state end}
+  local handle = {
+    timestamp = function() return clock.now end,
+    headers = function() return map end,
+    streamInfo = function() return info end,
+    respond = function(_, told) fields = told end,
+    httpCall = function(_, cluster, _, line)
+      assert(cluster == 'ledger')
+      local answer = coroutine.yield(line)
+      if answer then return {[':status'] = '200'}, answer end
+      return {[':status'] = '504'}, nil
+    end,
+  }
+  -- In a table: what stands for a coroutine on the other side cannot be handed back.
+  return {coroutine.create(function()
+    local note = quota_admits(handle, POOL, tenant, 'gpt-4o', quota, text, 'chat/completions')
+    return note or false, fields
+  end)}
+end
+local function resume_admission(admission, answer)
+  local ran, one, two = coroutine.resume(admission[1], answer)
+  assert(ran, one)
+  return coroutine.status(admission[1]) == 'dead', one, two
+end
+"""
 _DATA = f"""
-local ANONYMOUS = 'anonymous'
+local ANONYMOUS, LEDGER, WORKERS = 'anonymous', true, 1
 {assignment("OPERATIONS", ((name, True) for name in INFERENCE))}
 local POOL = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
   list = {{'gpt-4o', 'mini'}}, lone = {{}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}},
@@ -97,6 +129,8 @@ _LOCALS = (
     "events_end",
     "without_usage",
     "rewrite",
+    "told",
+    "reserved",
 )
 
 
@@ -105,9 +139,9 @@ class Lua:
 
     def __init__(self) -> None:
         self.runtime = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
-        exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, "run_stream", "run_request"))
-        script = f"{source('json.lua')}\n{_DATA}{source('request.lua', 'response.lua')}"
-        code = f"{script}\n{_STREAM}{_REQUEST}return {{{exported}}}"
+        exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, "run_stream", "run_request", "begin_admission", "resume_admission"))
+        script = f"{_DATA}{source('json.lua', 'quota.lua', 'request.lua', 'response.lua')}"
+        code = f"{script}\n{_STREAM}{_REQUEST}{_QUOTA}return {{{exported}}}"
         self._functions = self.runtime.execute(code.encode())
 
     def __getattr__(self, name: str) -> Any:

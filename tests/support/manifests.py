@@ -22,6 +22,7 @@ def pool_manifest(
     endpoints: Mapping[str, Json] | None = None,
     spec: Json | None = None,
     tenants: Mapping[str, str] | None = None,
+    quotas: Mapping[str, Json] | None = None,
 ) -> str:
     """Return YAML of a pool over these regions, its Secrets, and its tenants.
 
@@ -32,6 +33,7 @@ def pool_manifest(
         endpoints: changes of an endpoint, by region.
         spec: changes of the pool's spec, merged into it deeply.
         tenants: keys by tenant; by default one, "team", with TENANT_KEY.
+        quotas: more fields of a tenant's spec, by tenant.
     """
     running = list(regions.regions.values() if isinstance(regions, Simulator) else regions)
     deployed = {d.settings.model: () for r in running for d in r.deployments.values()}
@@ -45,7 +47,7 @@ def pool_manifest(
     ]
     for tenant, key in ({"team": TENANT_KEY} if tenants is None else tenants).items():
         documents += [
-            tenant_quota(tenant, name, namespace=namespace),
+            tenant_quota(tenant, name, namespace=namespace, **(quotas or {}).get(tenant, {})),
             secret(f"{tenant}-key", key, namespace=namespace),
         ]
     return to_yaml(documents)

@@ -86,6 +86,48 @@ POOL: list[Case] = [
 ]
 
 
+TENANT: list[Case] = [
+    (
+        "spec.limits.budgets",
+        [{"period": "Day", "tokens": "1M"}],
+        [{"period": "Day"}],
+        "spec.limits.budgets[0]",
+        "must give either tokens or cost",
+    ),
+    (
+        "spec.limits.budgets",
+        [{"period": "Day", "cost": {"amount": 0.5, "currency": "USD"}}],
+        [{"period": "Day", "tokens": 1, "cost": {"amount": 1, "currency": "USD"}}],
+        "spec.limits.budgets[0]",
+        "must give either tokens or cost",
+    ),
+    (
+        "spec.perModel",
+        [{"model": "gpt-4o", "requestsPerMinute": 1}],
+        [{"model": "gpt-4o"}],
+        "spec.perModel[0]",
+        "must give tokensPerMinute, requestsPerMinute or both",
+    ),
+    (
+        "spec",
+        {**raw_tenant()["spec"], "models": ["a"], "perModel": [{"model": "a", "tokensPerMinute": 1}]},
+        {**raw_tenant()["spec"], "models": ["a"], "perModel": [{"model": "b", "tokensPerMinute": 1}]},
+        "spec.perModel",
+        "every model of perModel must be one of spec.models, where these are given",
+    ),
+    *(
+        (
+            "spec",
+            {**raw_tenant()["spec"], "limits": {field: 10}, "perModel": [{"model": "a", field: 10}]},
+            {**raw_tenant()["spec"], "limits": {field: 10}, "perModel": [{"model": "a", field: 11}]},
+            "spec.perModel",
+            f"no model's {field} may be above limits.{field}, which would never let it get there",
+        )
+        for field in ("tokensPerMinute", "requestsPerMinute")
+    ),
+]
+
+
 # CEL tells these of the list as a whole; parse() tells each place
 MODELS: list[Case] = [
     (
@@ -135,5 +177,12 @@ REPEATED: list[Repeated] = [
         {"name": "chat"},
         "spec.poolRefs[1]",
         "is given twice with the same name and namespace; the first is spec.poolRefs[0]",
+    ),
+    (
+        raw_tenant,
+        "spec.perModel",
+        [{"model": "mini", "tokensPerMinute": 1}, {"model": "mini", "requestsPerMinute": 1}],
+        "spec.perModel[1]",
+        "is given twice with the same model; the first is spec.perModel[0]",
     ),
 ]

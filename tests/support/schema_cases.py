@@ -25,7 +25,15 @@ def whole_pool() -> Raw:
     """Return a pool with every field."""
     raw = raw_pool()
     raw["spec"] |= {
-        "models": [{"name": "gpt-4o", "fallbackModels": ["mini"]}, {"name": "mini"}],
+        "models": [
+            {
+                "name": "gpt-4o",
+                "fallbackModels": ["mini"],
+                "contextTokens": 8_000,
+                "prices": {"currency": "USD", "input": 2.5, "cachedInput": 1.25, "output": 10},
+            },
+            {"name": "mini"},
+        ],
         "balancing": {"strategy": "Weighted"},
         "failover": {"attempts": 2, "perTryTimeout": "30s", "retryOn": ["Throttled"]},
         "throttling": {"honorRetryAfter": False, "maxRetryAfter": "30s", "rampUp": "1s"},
@@ -57,7 +65,23 @@ def whole_tenant() -> Raw:
     raw = raw_tenant()
     raw["spec"]["poolRefs"][0]["namespace"] = "ai"
     raw["spec"]["identities"][0]["apiKey"]["secretRef"]["key"] = "api-key"
-    raw["spec"]["models"] = ["gpt-4o"]
+    raw["spec"] |= {
+        "models": ["gpt-4o"],
+        "limits": {
+            "tokensPerMinute": 2_000_000_000,
+            "requestsPerMinute": 100_000_000,
+            "concurrentRequests": 5,
+            "budgets": [
+                {"period": "Month", "timeZone": "Europe/Berlin", "tokens": "500M"},
+                {"period": "Day", "cost": {"amount": 40, "currency": "USD"}},
+            ],
+        },
+        "perModel": [{"model": "gpt-4o", "tokensPerMinute": 1, "requestsPerMinute": 1}],
+        "tokenWeights": {"input": 1, "cachedInput": 0.5, "output": 4},
+        "reservation": "Strict",
+        "enforcement": "Shadow",
+        "onLedgerFailure": "Deny",
+    }
     return raw
 
 
@@ -67,13 +91,17 @@ def changed(raw: Raw, case: SchemaCase) -> Raw:
 
 
 def fields(schema: Schema, value: Any, path: str) -> Iterator[tuple[str, Schema, Any]]:
-    """Yield every field below `path`, of lists the first item, with its schema and its value."""
+    """Yield every field below `path`, with its schema and its value; of lists in the first item that has it."""
     yield path, schema, value
     for name, field in schema.get("properties", {}).items():
         # A field that the resource lacks would pass untested.
         yield from fields(field, value[name], f"{path}.{name}")
     if "items" in schema:
-        yield from fields(schema["items"], value[0], f"{path}[0]")
+        item = schema["items"]
+        yield f"{path}[0]", item, value[0]
+        for name, field in item.get("properties", {}).items():
+            index = next(i for i, one in enumerate(value) if name in one)
+            yield from fields(field, value[index][name], f"{path}[{index}].{name}")
 
 
 def rejected(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaCase]:
@@ -92,7 +120,7 @@ def accepted(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaC
             yield from (SchemaCase(where, bound, field[bound]) for bound in ("minimum", "maximum"))
 
 
-_WRONG_TYPE = {"string": 7, "integer": "7", "boolean": "true", "array": {}, "object": []}
+_WRONG_TYPE = {"string": 7, "integer": "7", "number": "7", "boolean": "true", "array": {}, "object": []}
 
 
 def _breaking(field: Schema, here: Any) -> Iterator[tuple[str, Any]]:
@@ -129,4 +157,4 @@ def _other(item: Any, number: int) -> Any:
     """Return an item that is another one to a list set or list map."""
     if isinstance(item, str):
         return f"{item}{number}"
-    return {key: f"{value}{number}" if key == "name" else value for key, value in item.items()}
+    return {key: f"{value}{number}" if key in ("name", "model") else value for key, value in item.items()}

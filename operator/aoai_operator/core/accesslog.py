@@ -19,7 +19,7 @@ ANSWER_LINE = (
     "answer\t%ROUTE_NAME%\t%FILTER_STATE(aoai.tenant:PLAIN)%\t%PATH(NQ)%\t"
     f"{_LABEL}\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t%RESPONSE_CODE_DETAILS%\t%UPSTREAM_REQUEST_ATTEMPT_COUNT%\t"
     "%DURATION%\t%RESPONSE_DURATION%\t%BYTES_RECEIVED%\t%BYTES_SENT%\t%RESP(content-type)%\t%FILTER_STATE(aoai.request_id:PLAIN)%\t"
-    "%DYNAMIC_METADATA(aoai:usage)%\n"
+    "%FILTER_STATE(aoai.quota:PLAIN)%\t%DYNAMIC_METADATA(aoai:usage)%\n"
 )
 """The line of an answered request, in Envoy's command operators."""
 
@@ -53,6 +53,7 @@ class Answer(NamedTuple):
         flags: Envoy's response flags, such as "UH" or "DC".
         attempts: how many hosts were asked.
         usage: None when the answer told none.
+        quota: how it was let in (lua/quota.lua); empty where nothing is limited, or the ledger was not asked.
     """
 
     request_id: str
@@ -73,6 +74,7 @@ class Answer(NamedTuple):
     bytes_in: int
     bytes_out: int
     usage: Usage | None
+    quota: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def parse_line(line: str) -> Answer | Attempt | None:
 
 def _answer(fields: list[str]) -> Answer | None:
     (_, route, tenant, path, endpoint, deployment, region, status, flags, details) = fields[:10]
-    (attempts, duration, first_byte, received, sent, kind, request_id) = fields[10:17]
+    (attempts, duration, first_byte, received, sent, kind, request_id, quota) = fields[10:18]
     named = _route(route)
     if named is None:
         return None
@@ -142,7 +144,8 @@ def _answer(fields: list[str]) -> Answer | None:
         first_byte_ms=_number(first_byte),
         bytes_in=_number(received) or 0,
         bytes_out=_number(sent) or 0,
-        usage=parse_usage("\t".join(fields[17:])),
+        usage=parse_usage("\t".join(fields[18:])),
+        quota=_text(quota),
     )
 
 

@@ -9,6 +9,7 @@ from aoai_operator.core.api import (
     AOAIBackendPool,
     Deployment,
     NamespacesFrom,
+    Prices,
     ProbePath,
     RetryReason,
     Sidecars,
@@ -31,6 +32,7 @@ from aoai_operator.core.table import (
     Tenant,
     Throttling,
     Timeouts,
+    TokenRates,
     tls_refs,
 )
 from aoai_operator.core.world import World
@@ -165,12 +167,25 @@ def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
     for i, spec in enumerate(pool.spec.models):
         served = [(e, d) for e in pool.spec.endpoints for d in e.deployments if d.model == spec.name]
         if served:
-            models.append(Model(name=spec.name, hosts=tuple(_hosts(served)), fallbacks=spec.fallback_models))
+            model = Model(
+                name=spec.name,
+                hosts=tuple(_hosts(served)),
+                fallbacks=spec.fallback_models,
+                context_tokens=spec.context_tokens,
+                prices=_rates(spec.prices) if spec.prices else None,
+                currency=spec.prices.currency if spec.prices else "",
+            )
+            models.append(model)
         else:
             message = f"no endpoint has a deployment of the model {spec.name}"
             mend = "add one to an endpoint's deployments, or take the model out"
             findings.append(_finding(pool, ConditionReason.NO_DEPLOYMENT, f"spec.models[{i}].name", message, mend))
     return models, findings
+
+
+def _rates(prices: Prices) -> TokenRates:
+    cached = prices.input if prices.cached_input is None else prices.cached_input
+    return TokenRates(input=prices.input, cached=cached, output=prices.output)
 
 
 def _hosts(served: Sequence[tuple[EndpointSpec, Deployment]]) -> Iterator[Host]:

@@ -58,21 +58,73 @@ class Host(_Part):
     weight: int
 
 
+class TokenRates(_Part):
+    """What a token of each kind counts for, or costs; `cached` are those of the input that Azure had in its cache."""
+
+    input: float = 1.0
+    cached: float = 1.0
+    output: float = 1.0
+
+
 class Model(_Part):
     """A model that tenants may ask for, its hosts, and the models that stand in when all of them are out."""
 
     name: str
     hosts: tuple[Host, ...]
     fallbacks: tuple[str, ...] = ()
+    context_tokens: int = 128_000
+    """The most tokens that it takes, and the most that it gives: no estimate is higher."""
+    prices: TokenRates | None = None
+    """Millionths of `currency` a token."""
+    currency: str = ""
+
+
+class PerMinute(_Part):
+    """Limits in any 60 s, for the requests of one model, or of all (`model` empty); None is no limit."""
+
+    model: str = ""
+    tokens: int | None = None
+    requests: int | None = None
+
+
+class Budget(_Part):
+    """The most tokens, or millionths of a currency, in a calendar window of a time zone."""
+
+    period: Literal["Hour", "Day", "Week", "Month"]
+    time_zone: str
+    tokens: int | None = None
+    cost: int | None = None
+    currency: str = ""
+
+
+class Quota(_Part):
+    """What a tenant was granted, over all pools and proxies.
+
+    Attributes:
+        limits, concurrent, budgets: what it may use; all of it holds.
+        enforced: False counts, and refuses nothing.
+        strict: reserve the most that a request can use, not what it is expected to.
+        deny: let nothing in that the ledger was not asked for, while that is away.
+        weights: what a token counts for in limits on tokens.
+    """
+
+    limits: tuple[PerMinute, ...] = ()
+    concurrent: int | None = None
+    budgets: tuple[Budget, ...] = ()
+    enforced: bool = True
+    strict: bool = False
+    deny: bool = False
+    weights: TokenRates = TokenRates()
 
 
 class Tenant(_Part):
-    """A tenant of this pool; `models` empty means all of the pool's."""
+    """A tenant of this pool; `models` empty means all of the pool's, `quota` None that nothing is limited."""
 
     namespace: str
     name: str
     models: tuple[str, ...]
     api_keys: tuple[SecretRef, ...]
+    quota: Quota | None = None
 
     @property
     def key(self) -> str:

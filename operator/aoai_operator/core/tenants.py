@@ -12,6 +12,7 @@ from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, re
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.news import News
+from aoai_operator.core.quotas import table_quota
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
@@ -232,7 +233,13 @@ def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ..
     known = {m.name for m in pool.spec.models}
     # A list that names none of this pool's models grants none of them: empty would mean all.
     models = tuple(sorted(m for m in quota.spec.models if m in known)) or tuple(sorted(quota.spec.models))
-    return Tenant(namespace=quota.metadata.namespace, name=quota.metadata.name, models=models, api_keys=keys)
+    return Tenant(
+        namespace=quota.metadata.namespace,
+        name=quota.metadata.name,
+        models=models,
+        api_keys=keys,
+        quota=table_quota(quota),
+    )
 
 
 def _keys(

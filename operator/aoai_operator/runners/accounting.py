@@ -11,6 +11,7 @@ import structlog
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.failures import Failure
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
+from aoai_operator.core.quota.settling import Settlement, settlement_of
 from aoai_operator.runners.observing import Observer
 
 
@@ -32,8 +33,17 @@ class Accounting:
     The observations come first, so that nothing delays the news of a Retry-After.
     """
 
-    def __init__(self, *, observer: Observer, probe_soon: Callable[[EndpointKey], None], meters: Meters) -> None:
+    def __init__(
+        self,
+        *,
+        observer: Observer,
+        probe_soon: Callable[[EndpointKey], None],
+        meters: Meters,
+        settle: Callable[[Settlement], object] = lambda _: None,
+    ) -> None:
+        """Take the ways out; `settle` hears what each tenant's request used."""
         self._observer = observer
+        self._settle = settle
         self._probe_soon = probe_soon
         self._meters = meters
         # Bound once: the lazy logger of structlog binds anew at each call.
@@ -67,6 +77,8 @@ class Accounting:
             self._observer.served(HostKey(PoolKey.of(pool), endpoint, deployment))
         for answer in batch:
             self._meters.answer(answer)
+            if settlement := settlement_of(answer):
+                self._settle(settlement)
         if not self._log.is_enabled_for(logging.INFO):
             return
         for answer in batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aoai_operator.core.quota.estimate import Distribution, Request, Reservation, TokensPerByte, estimate
+from aoai_operator.core.quota.estimate import Distribution, Request, Reservation, TokensPerByte, guess
 
 CONTEXT = 128_000
 EXPECTED, STRICT = Reservation.EXPECTED, Reservation.STRICT
@@ -19,7 +19,8 @@ def estimated(
     context: int = CONTEXT,
 ) -> int:
     learned = answers or Distribution()
-    return estimate(request, TokensPerByte(), learned, reservation=reservation, context=context)
+    used = guess(TokensPerByte(), learned, reservation=reservation, context=context).of(request)
+    return used.prompt + used.output
 
 
 def of(*lengths: int) -> Distribution:
@@ -32,7 +33,9 @@ def of(*lengths: int) -> Distribution:
 def test_nothing_learned_is_a_quarter_of_the_bytes_and_the_whole_cap() -> None:
     assert estimated(Request(4_000, cap=500)) == 1_000 + 500
     assert estimated(Request(4_000, cap=500, answers=3)) == 1_000 + 3 * 500
-    assert estimated(Request(4_000)) == 1_000 + CONTEXT
+    assert estimated(Request(4_000)) == 1_000 + 1_000
+    assert estimated(Request(4_000, cap=10**6)) == 1_000 + CONTEXT
+    assert estimated(Request(400, cap=0, images=2)) == 100 + 2 * 765
 
 
 def test_answers_are_expected_to_be_as_long_as_most_were() -> None:
@@ -56,17 +59,17 @@ def test_what_prompts_are_is_learned_and_forgotten() -> None:
     prompts = TokensPerByte()
     for _ in range(100):
         prompts.learn(10_000, 6_000)
-    assert 5_900 < prompts.tokens(10_000) <= 6_000
+    assert 0.59 < prompts.per_byte <= 0.6
     for _ in range(10_000):
         prompts.learn(10_000, 1_000)
-    assert 1_000 <= prompts.tokens(10_000) < 1_200
+    assert 0.1 <= prompts.per_byte < 0.12
 
 
 def test_a_prompt_of_images_teaches_no_more_than_a_token_a_byte() -> None:
     prompts = TokensPerByte()
     for _ in range(1_000):
         prompts.learn(100, 85_000)
-    assert prompts.tokens(100) <= 100
+    assert prompts.per_byte <= 1
 
 
 @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=200))
@@ -78,7 +81,13 @@ def test_a_quantile_is_at_most_a_fifth_too_long(lengths: list[int]) -> None:
 
 
 @given(
-    st.builds(Request, st.integers(0, 10**8), st.none() | st.integers(0, 10**6), st.integers(1, 128)),
+    st.builds(
+        Request,
+        st.integers(0, 10**8),
+        st.none() | st.integers(0, 10**6),
+        st.integers(1, 128),
+        st.integers(0, 50),
+    ),
     st.lists(st.integers(0, 200_000), max_size=20),
     st.integers(1, 10**6),
 )

@@ -63,7 +63,7 @@ def test_all_limits_hold_and_the_last_to_let_in_is_named() -> None:
     later = START + 2 * MINUTE
     assert isinstance(ask(ledger, 30, later), Granted)
     ends = (START // 3_600_000 + 1) * 3_600_000
-    assert ask(ledger, 1, later) == Refused("budgets", "", ends - later)
+    assert ask(ledger, 1, later) == Refused("budgets", "", ends - later, Period.HOUR)
     assert isinstance(ask(ledger, 1, ends), Granted)
 
 
@@ -74,6 +74,28 @@ def test_a_settlement_counts_once_and_gives_back_or_takes() -> None:
     assert ledger.settle(granted.grant, 0, {}, tokens(75))
     assert not ledger.settle(granted.grant, 0, {}, tokens(75))
     assert used(ledger, START) == {"tokensPerMinute": 75, "requestsPerMinute": 1}
+
+
+def test_what_is_left_of_a_lease_is_given_back_to_a_budget_hours_later() -> None:
+    """Its tenant asked for nothing in between."""
+    ledger = limited(Limits({TOKENS: 100_000}, budgets=(Budget(Period.MONTH, TOKENS, 1_000_000),)))
+    granted = ask(ledger, 10, START, want={TOKENS: 500})
+    assert isinstance(granted, Granted)
+    assert granted.lease == {TOKENS: 500}
+    later = START + 5 * 3_600_000
+    ask(ledger, 10, later)
+    assert ledger.give_back(granted.grant, {TOKENS: 400}, later)
+    assert used(ledger, later) == {"tokensPerMinute": 10, "budgets": 10 + 100 + 10}
+
+
+def test_grants_of_a_ledger_that_was_before_are_none_of_this_one() -> None:
+    before, ledger = limited(Limits({TOKENS: 100})), Ledger(first=1_000)
+    ledger.limit({TEAM: Limits({TOKENS: 100})})
+    old, new = ask(before, 60, START), ask(ledger, 60, START)
+    assert isinstance(old, Granted)
+    assert isinstance(new, Granted)
+    assert not ledger.settle(old.grant, 0, {}, {})
+    assert used(ledger, START) == {"tokensPerMinute": 60}
 
 
 def test_what_azure_refused_costs_nothing() -> None:

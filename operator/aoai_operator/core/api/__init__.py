@@ -21,6 +21,7 @@ from aoai_operator.core.api.endpoint import (
     Endpoint,
     EndpointAuth,
     PoolModel,
+    Prices,
 )
 from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.api.parse import KINDS, Invalid, Parsed, parse
@@ -86,6 +87,7 @@ __all__ = [
     "PoolAuth",
     "PoolModel",
     "PoolRef",
+    "Prices",
     "Probe",
     "ProbePath",
     "ProxiesStatus",

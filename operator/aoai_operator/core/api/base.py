@@ -179,6 +179,46 @@ class _Size:
 
 
 Size = Annotated[int, _Size()]
+
+
+# Every text that matches is below 1e15, so that no CEL rule must read the number out of it.
+_COUNT = "^([1-9][0-9]{0,14}|[1-9][0-9]{0,11}k|[1-9][0-9]{0,8}M|[1-9][0-9]{0,5}G)$"
+_MOST = 10**15
+_SUFFIXES = {"k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def parse_count(text: str) -> int:
+    """Return the number that a text such as `500M`, `60k` or `1000` says. Raises ValueError when it is not one."""
+    if re.fullmatch(_COUNT.strip("^$"), text, re.ASCII) is None:
+        raise ValueError("not a count")
+    return int(text.rstrip("kMG")) * _SUFFIXES.get(text[-1], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """Makes an `int` field of a number or of a text such as `500M`; at most 1e15."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._read, serialization=core_schema.plain_serializer_function_ser_schema(int)
+        )
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {INT_OR_STRING: True, "minimum": 1, "maximum": _MOST, "maxLength": 16, "pattern": _COUNT}
+
+    def _read(self, value: Any) -> int:
+        wrong = PydanticCustomError("count", "must be a count from 1 to 1000000G")
+        if isinstance(value, str):
+            try:
+                value = parse_count(value)
+            except ValueError:
+                raise wrong from None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+            raise wrong
+        return value
+
+
+Count = Annotated[int, _Count()]
 Label = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{LABEL}$")]
 ModelName = Annotated[str, Field(min_length=1, max_length=64, pattern=f"^{MODEL_NAME}$")]
 ResourceName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{SUBDOMAIN}$")]

@@ -8,13 +8,32 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from aoai_operator.core.api.base import LIST_ATOMIC, ApiKey, Label, Model, ModelName, list_map, rule, rules
+from aoai_operator.core.api.quota import Currency
 
 _HOST_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 URL = rf"^https?://({_HOST_LABEL}(\.{_HOST_LABEL})*|\[[0-9a-fA-F:.]{{2,45}}\])(:{_PORT})?/?$"
 REGION = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$"
 
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
 Url = Annotated[str, Field(min_length=8, max_length=300, pattern=URL)]
+
+
+class Prices(Model):
+    """What a million tokens of a model cost."""
+
+    currency: Currency = Field(description="ISO 4217 code in capitals, such as USD. Required.")
+    input: Price = Field(description="Of the prompt, in the currency, per million tokens. Required; 0 to 1000000.")
+    cached_input: Price | None = Field(
+        default=None,
+        description="Of the prompt, where Azure had it in its cache, in the currency, per million tokens. "
+        "Default: as input. 0 to 1000000.",
+    )
+    output: Price = Field(
+        default=0.0,
+        description="Of the answer, reasoning included, in the currency, per million tokens. Default 0 (embeddings). "
+        "0 to 1000000.",
+    )
 
 
 class PoolModel(Model):
@@ -38,6 +57,16 @@ class PoolModel(Model):
                 )
             ),
         },
+    )
+
+    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        default=128_000,
+        description="Most tokens that the model takes, and the most that it gives: no reservation is larger. "
+        "Default 128000; 1 to 100000000.",
+    )
+    prices: Prices | None = Field(
+        default=None,
+        description="What a million tokens cost, for budgets in money. Optional.",
     )
 
 

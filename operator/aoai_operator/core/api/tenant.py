@@ -17,6 +17,17 @@ from aoai_operator.core.api.base import (
     ObjectMeta,
     ResourceName,
     list_map,
+    rule,
+    rules,
+)
+from aoai_operator.core.api.quota import (
+    MODEL_LIMITS_RULES,
+    Enforcement,
+    ModelLimits,
+    OnLedgerFailure,
+    QuotaLimits,
+    Reservation,
+    TokenWeights,
 )
 from aoai_operator.core.names import PoolKey
 
@@ -67,6 +78,55 @@ class TenantQuotaSpec(Model):
         "Default empty: all models of the pools. At most 64.",
         json_schema_extra=LIST_SET,
     )
+    limits: QuotaLimits = Field(
+        default=QuotaLimits(),
+        description="What the tenant may use, over all models, pools and proxies. Default: nothing is limited.",
+    )
+    per_model: tuple[Annotated[ModelLimits, Field(json_schema_extra=MODEL_LIMITS_RULES)], ...] = Field(
+        default=(),
+        max_length=64,
+        description="Limits of single models, which hold besides those of all. Default none. At most 64.",
+        json_schema_extra=list_map("model"),
+    )
+    token_weights: TokenWeights = Field(
+        default=TokenWeights(), description="What a token counts for in limits on tokens. Default: 1 each."
+    )
+    reservation: Reservation = Field(
+        default=Reservation.EXPECTED,
+        description="How much of a request is reserved until it is known what it used: Expected (what requests like it "
+        "used) or Strict (the most that it can use, so that no limit is ever passed). Default Expected.",
+    )
+    enforcement: Enforcement = Field(
+        default=Enforcement.ENFORCE,
+        description="Whether limits refuse: Enforce, or Shadow (all is let in, and what would have been refused is "
+        "counted). Default Enforce.",
+    )
+    on_ledger_failure: OnLedgerFailure = Field(
+        default=OnLedgerFailure.ALLOW,
+        description="What proxies do while they cannot ask the operator: Allow (each worker lets in its share of the "
+        "limits by the minute, and tells it later) or Deny (nothing beyond what was granted already). Default Allow.",
+    )
+
+
+PER_MODEL_RULES = rules(
+    rule(
+        "self.models.size() == 0 || self.perModel.all(m, m.model in self.models)",
+        "every model of perModel must be one of spec.models, where these are given",
+        field_path=".perModel",
+    ),
+    rule(
+        "!has(self.limits.tokensPerMinute) || self.perModel.all(m, !has(m.tokensPerMinute) "
+        "|| m.tokensPerMinute <= self.limits.tokensPerMinute)",
+        "no model's tokensPerMinute may be above limits.tokensPerMinute, which would never let it get there",
+        field_path=".perModel",
+    ),
+    rule(
+        "!has(self.limits.requestsPerMinute) || self.perModel.all(m, !has(m.requestsPerMinute) "
+        "|| m.requestsPerMinute <= self.limits.requestsPerMinute)",
+        "no model's requestsPerMinute may be above limits.requestsPerMinute, which would never let it get there",
+        field_path=".perModel",
+    ),
+)
 
 
 class TenantQuota(Model):
@@ -75,7 +135,7 @@ class TenantQuota(Model):
     KIND: ClassVar[str] = "TenantQuota"
 
     metadata: ObjectMeta
-    spec: TenantQuotaSpec
+    spec: Annotated[TenantQuotaSpec, Field(json_schema_extra=PER_MODEL_RULES)]
 
     @cached_property
     def key(self) -> PoolKey:

@@ -10,17 +10,24 @@ from pydantic_core import ErrorDetails
 
 from aoai_operator.core.api.base import DURATION, LABEL, MODEL_NAME, SUBDOMAIN
 from aoai_operator.core.api.endpoint import REGION, URL
+from aoai_operator.core.api.quota import CURRENCY, TIME_ZONE
 
 _TYPES = {
     "string_type": "a text",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "float_type": "a number",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "model_type": "a map of fields",
     "model_attributes_type": "a map of fields",
 }
-_MENDS = {"string_type": "quote it", "bool_type": "write it without quotes", "int_type": "write it without quotes"}
+_MENDS = {
+    "string_type": "quote it",
+    "bool_type": "write it without quotes",
+    "int_type": "write it without quotes",
+    "float_type": "write it without quotes",
+}
 _LABEL = "must be lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
 _PATTERNS = {
     f"^{LABEL}$": _LABEL,
@@ -31,9 +38,12 @@ _PATTERNS = {
     URL: "must be https://host or https://host:port",
     "^[-._a-zA-Z0-9]+$": "must be letters, digits, dots, underscores and hyphens",
     DURATION: "must be a duration",
+    TIME_ZONE: "must be the name of a time zone, such as Europe/Berlin",
+    CURRENCY: "must be three capital letters, such as USD",
 }
 _FIXED = {
     "duration": ("must be a duration", "write a number with ms, s, m or h, such as 30s"),
+    "count": ("must be a whole number from 1 to 1e15", "write a number, or one with k, M or G, such as 500M"),
     "size": ("must be a size from 1 byte to 256Mi", "write bytes, or a number with Ki or Mi, such as 32Mi"),
 }
 _URL_MEND = "leave out path, query and credentials"

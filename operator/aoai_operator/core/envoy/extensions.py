@@ -9,13 +9,14 @@ from collections.abc import Mapping
 
 from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
-from aoai_operator.core.envoy.luadata import assignment, source, text
-from aoai_operator.core.envoy.snapshot import Json, Resource
+from aoai_operator.core.envoy.luadata import assignment, literal, source, text
+from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
 from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.table import PerMinute, Quota, RoutingTable
 from aoai_operator.core.throttle import cap_ms
 
 KEYS = "aoai-keys"
@@ -96,14 +97,14 @@ def _skip_without_credential() -> Json:
     }
 
 
-def lua_filter() -> Resource:
+def lua_filter(settings: GatewaySettings) -> Resource:
     """Return the Lua filter: code, which changes with our version alone. What it knows of a pool is `pool_data`."""
     code = "\n".join(
         [
-            source("json.lua"),
+            f"local LEDGER, WORKERS = {literal(settings.ledger is not None)}, {settings.workers}",
             f"local ANONYMOUS = {text(ANONYMOUS)}",
             assignment("OPERATIONS", ((name, True) for name in INFERENCE)),
-            source("request.lua", "response.lua"),
+            source("json.lua", "quota.lua", "request.lua", "response.lua"),
         ]
     )
     body = typed("filters.http.lua.v3.Lua", default_source_code={"inline_string": code})
@@ -123,4 +124,31 @@ def pool_data(table: RoutingTable) -> Json:
         "lone": {m.name: True for m in table.models if len(tuple(hosts(table, m))) == 1},
         "models": {m.name: common_deployment(table, m) or False for m in table.models},
         "grants": {t.key: dict.fromkeys(t.models, True) if t.models else True for t in table.tenants},
+        **_quotas(table),
     }
+
+
+def _quotas(table: RoutingTable) -> Json:
+    found = {t.key: _quota(t.quota, table) for t in table.tenants if t.quota}
+    return {"quotas": found} if found else {}
+
+
+def _quota(quota: Quota, table: RoutingTable) -> Json:
+    """Return what a worker must know of a quota while it cannot ask."""
+    whole = next((limit for limit in quota.limits if not limit.model), PerMinute())
+    own = {limit.model: limit for limit in quota.limits if limit.model}
+    models = {m.name: _rates(_tighter(own[m.name], whole)) for m in table.models if m.name in own}
+    mark = content_hash(quota.model_dump(mode="json"))[:8]
+    return {"mark": mark, "deny": quota.deny, "shadow": not quota.enforced, "models": models, **_rates(whole)}
+
+
+def _tighter(one: PerMinute, other: PerMinute) -> PerMinute:
+    def least(*counts: int | None) -> int | None:
+        return min((count for count in counts if count is not None), default=None)
+
+    return PerMinute(tokens=least(one.tokens, other.tokens), requests=least(one.requests, other.requests))
+
+
+def _rates(limit: PerMinute) -> Json:
+    rates = {"tokens": limit.tokens, "requests": limit.requests}
+    return {name: count for name, count in rates.items() if count is not None}

@@ -19,6 +19,8 @@ class GatewaySettings:
         tls_port: the TCP port on which Envoy listens for HTTPS; pools with a certificate are then served there and
             nowhere else. None: there is no HTTPS, and they are served with the others.
         tls_host: the IP address for HTTPS; None: `listen_host`.
+        ledger: the Unix socket, on Envoy's file system, at which it asks for quotas; None: nothing is limited.
+        workers: the threads of the gateway's Envoys together: each has its share while the ledger is away.
         access_log: the named pipe, on Envoy's file system, into which it writes its access log; None: it sends the
             same lines by OpenTelemetry to the control plane, for an Envoy in another pod.
         trusted_ca: a PEM file, on Envoy's file system, of the CAs that sign Azure's certificates. Envoy has no
@@ -32,3 +34,5 @@ class GatewaySettings:
     trusted_ca: str = "/etc/ssl/certs/ca-certificates.crt"
     tls_port: int | None = None
     tls_host: str | None = None
+    ledger: str | None = None
+    workers: int = 1

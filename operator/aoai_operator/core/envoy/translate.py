@@ -9,6 +9,7 @@ from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.clusters import clusters
 from aoai_operator.core.envoy.endpoints import load_assignments
 from aoai_operator.core.envoy.extensions import lua_filter
+from aoai_operator.core.envoy.ledger import ledger_cluster
 from aoai_operator.core.envoy.listeners import https_listener, listener
 from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scopes
 from aoai_operator.core.envoy.secrets import certificate, credentials
@@ -126,7 +127,9 @@ def _shared(
 ) -> Iterator[tuple[TypeUrl, Resource]]:
     """Yield what pools share. As little as can be: a change of any pool makes it anew, and sends it whole."""
     yield TypeUrl.LISTENER, listener(settings)
-    yield TypeUrl.EXTENSION, lua_filter()
+    if settings.ledger is not None:
+        yield TypeUrl.CLUSTER, ledger_cluster(settings.ledger)
+    yield TypeUrl.EXTENSION, lua_filter(settings)
     plain = [t for t in tables if not _by_tls(t, settings)]
     yield TypeUrl.ROUTE, gateway_configuration(settings.gateway, plain, secrets, overrides, everywhere=tables)
     for scope in gateway_scopes(settings.gateway):

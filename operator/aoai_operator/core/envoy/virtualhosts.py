@@ -30,6 +30,11 @@ _NOT_FORWARDED = [
 ]
 """Request headers that end here: the client's credential, and what we and Envoy added on the way."""
 
+_OF_THE_REGION = [
+    f"x-ratelimit-{what}-{unit}" for unit in ("tokens", "requests") for what in ("limit", "remaining", "reset")
+]
+"""What is left of one region's deployment says nothing about what the tenant may use."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -128,7 +133,7 @@ def _configuration(name: str, hosts: list[Json], *, owner: str | None = None) ->
         "name": name,
         "virtual_hosts": hosts,
         "request_headers_to_remove": _NOT_FORWARDED,
-        "response_headers_to_remove": ["endpoint-load-metrics"],
+        "response_headers_to_remove": ["endpoint-load-metrics", *_OF_THE_REGION],
         "response_headers_to_add": [set_header("x-request-id", "%FILTER_STATE(aoai.request_id:PLAIN)%")],
         "ignore_port_in_host_matching": True,
     }

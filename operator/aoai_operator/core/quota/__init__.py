@@ -3,8 +3,14 @@
 - limits: what a tenant was granted
 - window, calendar: a sliding minute, and the windows of budgets
 - estimate: what a request will use
+- terms: how what it used is counted
 - account: what a tenant used, and whether more fits
+- frees: when how much will be free
 - sharing: how tenants share what a pool can give
 - pool: what each tenant took of a pool, and may take now
+- granted: what routing tables say of quotas
+- asking: what proxies ask, and what they are told
+- settling: what the access log tells
+- admission: all of it together
 - ledger: admits, settles, and gives back
 """

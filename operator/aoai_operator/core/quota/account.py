@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from aoai_operator.core.quota.calendar import window_of
+from aoai_operator.core.quota.calendar import Period, window_of
 from aoai_operator.core.quota.limits import Amount, Budget, Limits, Unit
 from aoai_operator.core.quota.window import Window
 
@@ -31,6 +31,10 @@ class Meter(Protocol):
 
     def fits_at(self, now: int, room: int) -> int:
         """Return when no more than `room` will count, if nothing else is charged."""
+        ...
+
+    def lapses(self, now: int) -> Iterator[tuple[int, int]]:
+        """Yield when what counts will be less, and how much it will be then, if nothing else is charged."""
         ...
 
 
@@ -62,6 +66,11 @@ class Spent:
         """Return when no more than `room` will count."""
         return now if self.used(now) <= room else self.window(now)[1]
 
+    def lapses(self, now: int) -> Iterator[tuple[int, int]]:
+        """Yield when its window ends."""
+        if self.used(now):
+            yield self.window(now)[1], 0
+
     def window(self, now: int) -> tuple[int, int]:
         """Return when the window of now, or the one that was begun already, began, and when it ends."""
         if now >= self._window[1]:
@@ -80,6 +89,7 @@ class Bound:
         most: the limit.
         meter: what was used.
         ends: when the calendar window of now ends; None for a rate.
+        period: how long that lasts; None for a rate.
         ever: what `most` may become, where others decide on it; None: it stays.
     """
 
@@ -89,6 +99,7 @@ class Bound:
     most: int
     meter: Meter
     ends: int | None = None
+    period: Period | None = None
     ever: int | None = None
 
 
@@ -112,7 +123,7 @@ class Account:
                 yield Bound(_RATES[unit], scope, unit, most, self._window(scope, unit))
         for budget in self.limits.budgets:
             spent = self._budget(budget)
-            yield Bound("budgets", ALL_MODELS, budget.unit, budget.most, spent, spent.window(now)[1])
+            yield Bound("budgets", ALL_MODELS, budget.unit, budget.most, spent, spent.window(now)[1], budget.period)
 
     def charge(self, model: str, at: int, amount: Amount) -> None:
         """Count an amount as admitted at a time."""

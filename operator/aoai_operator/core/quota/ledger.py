@@ -16,11 +16,14 @@ from heapq import heappop, heappush
 
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.account import Account, Bound
+from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.limits import Amount, Limits, Unit
 from aoai_operator.core.quota.pool import Pool, SharedPool, Taken
 
 FAR_MS, NEAR_MS = 10_000, 2_000
 """How long a lease lives while more, or less, than half of every rate is left."""
+_RESTS_MS = 86_400_000
+"""For how long what is left of a lease may be given back to a budget, whose tenant may not have asked since."""
 _LOOK_AGAIN_MS = 1_000
 """After how long a share that is too small now may be large enough."""
 _WORTH_MS = 500
@@ -36,9 +39,10 @@ class Ask:
     Attributes:
         tenant, model: whose it is, and for what.
         pool: of which pool it is to be.
-        need: what it is estimated to use.
+        need: what it is estimated to use; nothing where it was let in by a lease, and wants the next one.
         want: what the asker would like to spend without asking; nothing for no lease.
         timeout_ms: after how long it must be over.
+        usual: what requests like it use, so that no lease is given that lets none in; None: what it needs itself.
     """
 
     tenant: PoolKey
@@ -47,6 +51,7 @@ class Ask:
     pool: PoolKey | None = None
     want: Amount = field(default_factory=dict)
     timeout_ms: int = 600_000
+    usual: Amount | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +61,13 @@ class Granted:
     Attributes:
         grant: the number by which it is settled.
         lease: what may be spent without asking, for `life_ms` from the moment on at which it was asked for.
+        shadow: why it would have been refused, if its tenant's limits were enforced.
     """
 
     grant: int
     lease: Amount
     life_ms: int
+    shadow: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +79,13 @@ class Refused:
         model: the model that the limit is for; empty for all.
         retry_ms: after how long it would be let in, if nobody else asked and nothing were settled; None: never, as it
             is larger than the limit. Of a limit on requests at once nobody knows when: 0.
+        period: of an exhausted budget, how long it lasts.
     """
 
     limit: str
     model: str
     retry_ms: int | None
+    period: Period | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +97,7 @@ class _Grant:
         taken: what its tenant took of the pool, if that is shared.
         at, need: when the request that asked was charged, and with how much.
         spent_at, charged: when the lease is taken to be spent, and how much of it is charged there.
+        leased: whether there is one: without, nothing of it is to come once the request that asked is settled.
         running: whether the request that asked may be under way.
         open: whether the lease may be.
         settled: the draws that were settled.
@@ -100,7 +110,8 @@ class _Grant:
     need: Amount
     spent_at: int
     charged: dict[Unit, int]
-    running: bool = True
+    leased: bool
+    running: bool
     open: bool = True
     settled: set[int] = field(default_factory=set)
 
@@ -127,12 +138,16 @@ class _Grant:
 class Ledger:
     """The tenants' accounts. Times are milliseconds, and go only forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 1) -> None:
+        """Begin with nothing used; `first` is the number of the first grant.
+
+        Those of a ledger that was before must not be given again: what was let in by them may still be settled.
+        """
         self._accounts: dict[PoolKey, Account] = {}
         self._pools: dict[PoolKey, SharedPool] = {}
         self._grants: dict[int, _Grant] = {}
         self._ends: list[tuple[int, int]] = []
-        self._last = 0
+        self._last = first - 1
 
     def limit(self, limits: Mapping[PoolKey, Limits]) -> None:
         """Take the limits of all tenants. What was used stays counted."""
@@ -153,10 +168,14 @@ class Ledger:
         self._expire(now)
         account = self._accounts.setdefault(ask.tenant, Account(Limits()))
         bounds = (*account.bounds(ask.model, now), *self._free(ask, now))
-        if refused := _refused(ask, account, bounds, now):
+        refused = _refused(ask, account, bounds, now)
+        if refused and not account.limits.shadow:
             return refused
-        lease, life = ({}, 0) if account.limits.concurrent is not None else _lease(ask, bounds, now)
-        return Granted(self._admit(ask, account, lease, now, life), lease, life)
+        asks_each_time = refused or account.limits.concurrent is not None
+        lease, life = ({}, 0) if asks_each_time else _lease(ask, bounds, now)
+        if not ask.need and not lease:
+            return Granted(0, {}, 0)
+        return Granted(self._admit(ask, account, lease, now, life), lease, life, refused)
 
     def settle(self, grant: int, draw: int, estimate: Amount, used: Amount) -> bool:
         """Replace what was estimated of one request by what it used; tell whether that is news.
@@ -180,6 +199,18 @@ class Ledger:
             by = {unit: max(more, -known.charged.get(unit, 0)) for unit, more in by.items()}
             known.charged = {unit: known.charged.get(unit, 0) + more for unit, more in by.items()}
             known.amend(known.spent_at, by)
+        if not known.leased:
+            del self._grants[grant]
+        return True
+
+    def keep(self, grant: int, draw: int) -> bool:
+        """Let what was estimated stand: the request is over, and nobody knows what it used."""
+        known = self._grants.get(grant)
+        if known is None or draw in known.settled:
+            return False
+        known.settled.add(draw)
+        if draw == 0:
+            known.stop()
         return True
 
     def give_back(self, grant: int, unused: Amount, now: int) -> bool:
@@ -199,6 +230,11 @@ class Ledger:
         account = self._accounts.setdefault(tenant, Account(Limits()))
         account.charge(model, now, amount)
 
+    def reserved(self, grant: int) -> int:
+        """Return the tokens that were charged for the request that asked; 0 where the grant is not known."""
+        known = self._grants.get(grant)
+        return known.need.get(Unit.TOKENS, 0) if known else 0
+
     def bounds(self, tenant: PoolKey, model: str, now: int) -> tuple[Bound, ...]:
         """Return the limits that a tenant's requests for a model must keep, with what was used of each."""
         self._expire(now)
@@ -217,10 +253,11 @@ class Ledger:
 
     def _admit(self, ask: Ask, account: Account, lease: Amount, now: int, life: int) -> int:
         self._last += 1
-        account.running += 1
+        running = bool(ask.need)
+        account.running += running
         pool = self._shared(ask)
         taken = pool.taken(ask.tenant) if pool else None
-        grant = _Grant(account, ask.model, taken, now, ask.need, now + life, dict(lease))
+        grant = _Grant(account, ask.model, taken, now, ask.need, now + life, dict(lease), bool(lease), running)
         grant.charge(grant.at, grant.need)
         grant.charge(grant.spent_at, grant.charged)
         self._grants[self._last] = grant
@@ -230,11 +267,19 @@ class Ledger:
     def _expire(self, now: int) -> None:
         """Forget grants whose requests are over; what was not settled stays charged."""
         while self._ends and self._ends[0][0] <= now:
-            self._grants.pop(heappop(self._ends)[1]).stop()
+            ended, number = heappop(self._ends)
+            over = self._grants.get(number)
+            if over is None:
+                continue
+            over.stop()
+            if over.open and over.leased and over.account.limits.budgets and ended < over.at + _RESTS_MS:
+                heappush(self._ends, (over.at + _RESTS_MS, number))
+            else:
+                del self._grants[number]
 
 
 def _refused(ask: Ask, account: Account, bounds: tuple[Bound, ...], now: int) -> Refused | None:
-    if (most := account.limits.concurrent) is not None and account.running >= most:
+    if ask.need and (most := account.limits.concurrent) is not None and account.running >= most:
         return Refused("concurrentRequests", "", 0)
     waits = [
         (_wait(bound, need, now), bound)
@@ -244,7 +289,7 @@ def _refused(ask: Ask, account: Account, bounds: tuple[Bound, ...], now: int) ->
     if not waits:
         return None
     wait, bound = max(waits, key=lambda found: (found[0] is None, found[0] or 0))
-    return Refused(bound.name, bound.model, wait)
+    return Refused(bound.name, bound.model, wait, bound.period)
 
 
 def _wait(bound: Bound, need: int, now: int) -> int | None:
@@ -266,8 +311,8 @@ def _lease(ask: Ask, bounds: tuple[Bound, ...], now: int) -> tuple[Amount, int]:
     ends = (bound.ends - 1 - now for bound, _ in lefts if bound.ends is not None)
     life = min(FAR_MS if far else NEAR_MS, *ends, FAR_MS)
     # One that lets in no other request like this one, or near the limit not two of them, saves no call.
-    least = 1 if far else 2
+    least, usual = 1 if far else 2, ask.need if ask.usual is None else ask.usual
     # What a request needs and is limited it cannot do without, whether it was wanted or not.
-    units = ask.want.keys() | {bound.unit for bound in bounds if ask.need.get(bound.unit)}
-    worth = life >= _WORTH_MS and all(lease[unit] >= max(1, least * ask.need.get(unit, 0)) for unit in units)
+    units = ask.want.keys() | {bound.unit for bound in bounds if usual.get(bound.unit)}
+    worth = life >= _WORTH_MS and all(lease[unit] >= max(1, least * usual.get(unit, 0)) for unit in units)
     return (lease, life) if worth else ({}, 0)

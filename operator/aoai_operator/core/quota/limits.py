@@ -41,9 +41,11 @@ class Limits:
         per_model: the same for a model's requests alone.
         concurrent: requests at once; None for no limit.
         budgets: the most in calendar windows, over all models.
+        shadow: what breaks a limit is let in, counted, and told.
     """
 
     per_minute: Amount = field(default_factory=dict)
     per_model: Mapping[str, Amount] = field(default_factory=dict)
     concurrent: int | None = None
     budgets: tuple[Budget, ...] = ()
+    shadow: bool = False

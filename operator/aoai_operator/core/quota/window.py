@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 SLOT_MS = 1_000
 SLOTS = 60
@@ -45,12 +45,19 @@ class Window:
 
     def fits_at(self, now: int, room: int) -> int:
         """Return when no more than `room` will count, if nothing else is charged."""
-        left, when = self.used(now), now
-        for slot in sorted(self._slots):
+        when, left = now, self.used(now)
+        for lapses, less in self.lapses(now):
             if left <= room:
                 break
-            left, when = left - self._slots[slot], _end(slot)
+            when, left = lapses, less
         return when
+
+    def lapses(self, now: int) -> Iterator[tuple[int, int]]:
+        """Yield when what counts will be less, and how much it will be then, if nothing else is charged."""
+        left = self.used(now)
+        for slot in sorted(self._slots):
+            left -= self._slots[slot]
+            yield _end(slot), left
 
     def _drop(self, slots: Iterable[int]) -> None:
         for slot in slots:

@@ -1,19 +1,18 @@
 -- The one filter of a request's way in (here) and of its answer's way out (response.lua, the same script, below). Before this
--- text stand json.lua and the data:
+-- text stand json.lua, quota.lua and the data:
 --   OPERATIONS[name]: what a tenant may ask of Azure, all of it by POST
 --   ANONYMOUS: the client name that api_key_auth gives to the published key of open pools
 -- What is known of a pool comes in the metadata of its virtual host, or of its routes where it shares one:
 --   pool = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models}, lone = {models of one host},
 --           models = {name -> the deployment's name where all hosts share it, else false},
---           grants = {tenant -> true (all its models) or {model -> true}}}
+--           grants = {tenant -> true (all its models) or {model -> true}},
+--           quotas = {tenant -> {mark, deny, shadow, tokens, requests, models = {name -> {tokens, requests}}}}}
 -- Errors are shaped as OpenAI's, so that its SDKs raise their own exceptions.
 --
 -- Every call into Envoy costs about 1 % of a proxied request, and writing metadata 10 %: so what the path says comes by the
 -- route's name, nothing is read that is not needed, and garbage is collected late.
 collectgarbage('setpause', 400)
 collectgarbage('setstepmul', 400)
-local format, ceil = string.format, math.ceil
-local tonumber, ipairs = tonumber, ipairs
 
 -- Text of a client's in a JSON string of ours.
 local function quote(s)
@@ -195,6 +194,19 @@ local function rewrite(s, from, to, deployment, asks)
   return asked or s, true, asked and true or false
 end
 
+-- Whether the tenant's quota lets the request in, after what the log needs to settle it was kept.
+local function within_quota(h, pool, tenant, model, operation, s)
+  local quota = pool.quotas[tenant]
+  if not quota then return true end
+  if not s and operation == 'embeddings' then
+    local body = h:body()
+    s = body and body:getBytes(0, body:length())
+  elseif not s then h:body() end      -- an answer before the whole body came would close the connection
+  local note = quota_admits(h, pool, tenant, model, quota, s, operation)
+  if note then keep_for_the_log(h, note) end
+  return note
+end
+
 function envoy_on_request(h)
   local route = route_of(h, h:streamInfo():routeName())
   if not route then return end
@@ -215,9 +227,11 @@ function envoy_on_request(h)
     local problem = pool.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
     if problem then return unknown_model(h, pool, model, problem) end
   end
+  local text
   if not model or at.chat or route.kind == 'any' then
     local s, body = read_body(h, pool, at)
     if not s then return end
+    text = s
     if body then
       local named, from, to = text_member(s, '"model"')
       -- Where the path names no deployment Azure goes by the body, whatever the query says.
@@ -244,6 +258,7 @@ function envoy_on_request(h)
     end
     if size > pool.max then return too_large(h, pool, size) end
   end
+  if LEDGER and pool.quotas and not within_quota(h, pool, tenant, model, at.operation, text) then return end
   if route.kind == 'any' and model ~= pool.default then
     h:headers():replace('x-aoai-model', model)
     h:clearRouteCache()

@@ -183,9 +183,20 @@ end
 local REFUSED = '{"error":{"message":"The gateway\'s own credential was refused by every region that was tried. '
   .. 'Your request was not at fault.","type":"server_error","param":null,"code":"upstream_credential_refused"}}'
 
+-- A tenant sees what is left of its own rates.
+local function tell_quota(h, headers)
+  local info = h:streamInfo()
+  local route = route_of(h, info:routeName())
+  local pool = route and route.pool
+  if not pool or not pool.quotas then return end
+  local tenant = info:filterState():get('aoai.tenant')
+  if tenant and pool.quotas[tenant] then quota_headers(h, headers, pool, tenant, route.model) end
+end
+
 function envoy_on_response(h)
   local headers = h:headers()
   local status = headers:get(':status')
+  if quotas_seen and not (status == '429' and headers:get('x-aoai-local') == 'quota') then tell_quota(h, headers) end
   if status == '200' then
     if headers:get('content-encoding') then return end
     local kind = headers:get('content-type') or ''
@@ -198,6 +209,7 @@ function envoy_on_response(h)
   end
   local ours = headers:get('x-aoai-local')
   if ours then headers:remove('x-aoai-local') end
+  if ours == 'quota' then return end
   if status == '429' then return throttled(h, headers, ours) end
   if (status == '401' or status == '403') and not ours and not h:requestHeaders():get('x-aoai-answered') then
     headers:replace(':status', '503')

@@ -1,0 +1,157 @@
+"""Answers proxies that ask whether a request may go on, and learns from what requests used."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from math import ceil
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.account import Bound
+from aoai_operator.core.quota.asking import Answer, Known, No, Question, Rate, Yes
+from aoai_operator.core.quota.estimate import Distribution, Guess, Request, TokensPerByte, guess
+from aoai_operator.core.quota.frees import frees
+from aoai_operator.core.quota.granted import Granted, Served, granted_by, served_by
+from aoai_operator.core.quota.ledger import Ask, Ledger, Refused
+from aoai_operator.core.quota.limits import Amount, Unit
+from aoai_operator.core.quota.settling import Settlement
+from aoai_operator.core.quota.terms import Used
+from aoai_operator.core.table import RoutingTable
+
+_GRANTS_A_MS = 1_000
+"""No ledger gives as many: so the numbers of one that is begun later are others. Lua counts exactly to 2^53, which is
+enough until the year 2255."""
+_REMEMBER_MS = 1_000
+"""For how long a refusal is remembered: settlements may free more, and sooner, than it says."""
+_STREAMED = 1 / 250
+"""Tokens that a byte of a stream is, as long as nothing was learned: an event of the chat form holds one."""
+_REMEMBERED = 100_000
+"""Requests under way of which it is known which grant let them in."""
+
+
+class Admission:
+    """The ledger, what it is told of quotas, and what it learns. Times are milliseconds, and go only forward."""
+
+    def __init__(self, now: int) -> None:
+        """Begin with nothing used."""
+        self.ledger = Ledger(first=now * _GRANTS_A_MS)
+        self._granted: Mapping[PoolKey, Granted] = {}
+        self._served: Mapping[tuple[PoolKey, str], Served] = {}
+        self._prompts: dict[tuple[PoolKey, str], TokensPerByte] = {}
+        self._streams: dict[tuple[PoolKey, str], TokensPerByte] = {}
+        self._answers: dict[tuple[PoolKey, str], Distribution] = {}
+        self._asked: OrderedDict[str, int] = OrderedDict()
+
+    def follow(self, tables: Iterable[RoutingTable]) -> None:
+        """Take the tables that are in force. What was used stays counted, and what was learned stays known."""
+        tables = tuple(tables)
+        self._granted, self._served = granted_by(tables), served_by(tables)
+        self.ledger.limit({tenant: granted.limits for tenant, granted in self._granted.items()})
+        models = {model for _, model in self._served}
+        self._prompts = {key: learned for key, learned in self._prompts.items() if key in self._served}
+        self._streams = {key: learned for key, learned in self._streams.items() if key in self._served}
+        self._answers = {
+            key: learned for key, learned in self._answers.items() if key[0] in self._granted and key[1] in models
+        }
+
+    def ask(self, question: Question, now: int) -> Answer:
+        """Answer one ask."""
+        granted = self._granted.get(question.tenant)
+        served = self._served.get((question.pool, question.model))
+        if granted is None or served is None:
+            return None
+        for grant, rest in question.rests:
+            self.ledger.give_back(grant, rest, now)
+        if question.owed:
+            self.ledger.owe(question.tenant, question.model, question.owed, now)
+        guessed = self._guess(question.tenant, question.pool, question.model, granted, served)
+        terms = served.terms(granted)
+        usual = terms.amount(guessed.of(question.request))
+        need = usual if question.request_id else {}
+        ask = Ask(
+            question.tenant,
+            question.model,
+            need,
+            want=_fitting(question.want, usual),
+            timeout_ms=served.timeout_ms,
+            usual=usual,
+        )
+        found = self.ledger.ask(ask, now)
+        bounds = self.ledger.bounds(question.tenant, question.model, now)
+        known = Known(guessed, terms, _rate(Unit.TOKENS, bounds, now), _rate(Unit.REQUESTS, bounds, now))
+        if isinstance(found, Refused):
+            return _no(found, bounds, known, now)
+        if question.request_id and found.grant:
+            self._asked[question.request_id] = found.grant
+            if len(self._asked) > _REMEMBERED:
+                self._asked.popitem(last=False)
+        return Yes(found.grant, found.lease, found.life_ms, known)
+
+    def settle(self, settlement: Settlement) -> bool:
+        """Replace what was estimated by what was used; tell whether that is news."""
+        granted = self._granted.get(settlement.tenant)
+        served = self._served.get((settlement.pool, settlement.model))
+        asked = self._asked.pop(settlement.request_id, 0) if not settlement.grant else 0
+        if granted is None or served is None:
+            return False
+        if settlement.used:
+            self._learn(settlement, settlement.used)
+        if not (grant := settlement.grant or asked):
+            return False
+        if not settlement.sent:
+            used: Amount = {}
+        elif (known := settlement.used or self._produced(settlement, granted, served)) is None:
+            return self.ledger.keep(grant, settlement.draw)
+        else:
+            used = served.terms(granted).amount(known)
+        return self.ledger.settle(grant, settlement.draw, settlement.estimate, used)
+
+    def _learn(self, settlement: Settlement, used: Used) -> None:
+        model = settlement.pool, settlement.model
+        if settlement.text_bytes:
+            self._prompts.setdefault(model, TokensPerByte()).learn(settlement.text_bytes, used.prompt)
+        if settlement.streamed_bytes:
+            streams = self._streams.setdefault(model, TokensPerByte(_STREAMED))
+            streams.learn(settlement.streamed_bytes, used.output)
+        self._answers.setdefault((settlement.tenant, settlement.model), Distribution()).learn(used.output)
+
+    def _produced(self, settlement: Settlement, granted: Granted, served: Served) -> Used | None:
+        """Return what a stream used whose client left before its end; None where nobody can know."""
+        if not settlement.streamed_bytes or not settlement.text_bytes:
+            return None
+        streams = self._streams.get((settlement.pool, settlement.model)) or TokensPerByte(_STREAMED)
+        guessed = self._guess(settlement.tenant, settlement.pool, settlement.model, granted, served)
+        prompt = guessed.of(Request(settlement.text_bytes, cap=0)).prompt
+        return Used(prompt, ceil(settlement.streamed_bytes * streams.per_byte))
+
+    def _guess(self, tenant: PoolKey, pool: PoolKey, model: str, granted: Granted, served: Served) -> Guess:
+        return guess(
+            self._prompts.get((pool, model)) or TokensPerByte(),
+            self._answers.get((tenant, model)) or Distribution(),
+            reservation=granted.reservation,
+            context=served.context,
+        )
+
+
+def _fitting(want: Amount, usual: Amount) -> Amount:
+    """Return what is wanted of the units that requests are counted in."""
+    return {unit: count for unit, count in want.items() if usual.get(unit)}
+
+
+def _no(refused: Refused, bounds: tuple[Bound, ...], known: Known, now: int) -> No:
+    # Of requests at once nobody knows when, and of budgets the refusal itself says it.
+    if refused.limit == "concurrentRequests":
+        return No(refused, 0, (), known)
+    # A request that never fits is no reason to refuse another one.
+    remember = 0 if refused.retry_ms is None else min(_REMEMBER_MS, refused.retry_ms)
+    steps = () if refused.period else tuple((when - now, free) for when, free in frees(bounds, now))
+    return No(refused, remember, steps, known)
+
+
+def _rate(unit: Unit, bounds: Iterable[Bound], now: int) -> Rate | None:
+    rates = [bound for bound in bounds if bound.unit is unit and bound.ends is None]
+    if not rates:
+        return None
+    bound = min(rates, key=lambda b: b.most - b.meter.used(now))
+    reset_ms = bound.meter.fits_at(now, 0) - now
+    return Rate(bound.most, max(0, bound.most - bound.meter.used(now)), -(-reset_ms // 1000))

@@ -1,0 +1,96 @@
+"""What routing tables say of quotas, as the ledger wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.calendar import Period
+from aoai_operator.core.quota.estimate import Reservation
+from aoai_operator.core.quota.limits import Budget, Limits, Unit
+from aoai_operator.core.quota.terms import Rates, Terms
+from aoai_operator.core.table import Model, PerMinute, Quota, RoutingTable, TokenRates
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A tenant's quota.
+
+    Attributes:
+        limits: what it may use.
+        reservation: how much of a request is reserved.
+        weights: what its tokens count for.
+    """
+
+    limits: Limits
+    reservation: Reservation
+    weights: Rates
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model of a pool, as far as quotas go.
+
+    Attributes:
+        context: the most tokens that it takes, and the most that it gives.
+        prices: in millionths of a currency a token; None: it has none.
+        timeout_ms: after how long a request for it must be over.
+    """
+
+    context: int
+    prices: Rates | None
+    timeout_ms: int
+
+    def terms(self, granted: Granted) -> Terms:
+        """Return how a tenant's use of it is counted."""
+        return Terms(granted.weights, self.prices)
+
+
+def granted_by(tables: Iterable[RoutingTable]) -> Mapping[PoolKey, Granted]:
+    """Return the quotas of the tenants that have one. Where tables differ, as one is held, the last one's holds."""
+    return {
+        PoolKey(tenant.namespace, tenant.name): _granted(tenant.quota)
+        for table in tables
+        for tenant in table.tenants
+        if tenant.quota is not None
+    }
+
+
+def served_by(tables: Iterable[RoutingTable]) -> Mapping[tuple[PoolKey, str], Served]:
+    """Return the models of all pools, by pool and name."""
+    return {(table.key, model.name): _served(table, model) for table in tables for model in table.models}
+
+
+def _served(table: RoutingTable, model: Model) -> Served:
+    prices = _rates(model.prices) if model.prices else None
+    return Served(model.context_tokens, prices, table.timeouts.request_ms)
+
+
+def _granted(quota: Quota) -> Granted:
+    limits = Limits(
+        per_minute=next((_amount(limit) for limit in quota.limits if not limit.model), {}),
+        per_model={limit.model: _amount(limit) for limit in quota.limits if limit.model},
+        concurrent=quota.concurrent,
+        budgets=tuple(_budgets(quota)),
+        shadow=not quota.enforced,
+    )
+    return Granted(limits, Reservation.STRICT if quota.strict else Reservation.EXPECTED, _rates(quota.weights))
+
+
+def _budgets(quota: Quota) -> Iterable[Budget]:
+    for budget in quota.budgets:
+        zone = ZoneInfo(budget.time_zone)
+        for unit, most in ((Unit.TOKENS, budget.tokens), (Unit.COST, budget.cost)):
+            if most is not None:
+                yield Budget(Period(budget.period), unit, most, zone)
+
+
+def _amount(limit: PerMinute) -> dict[Unit, int]:
+    found = {Unit.TOKENS: limit.tokens, Unit.REQUESTS: limit.requests}
+    return {unit: most for unit, most in found.items() if most is not None}
+
+
+def _rates(rates: TokenRates) -> Rates:
+    return Rates(rates.input, rates.cached, rates.output)

@@ -1,0 +1,49 @@
+"""What a TenantQuota grants, as routing tables have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aoai_operator.core.api import TenantQuota
+from aoai_operator.core.api.quota import BudgetSpec, Enforcement, OnLedgerFailure, Reservation
+from aoai_operator.core.table import Budget, PerMinute, Quota, TokenRates
+
+_MILLIONTHS = 1_000_000
+
+
+def table_quota(quota: TenantQuota) -> Quota | None:
+    """Return what a tenant was granted; None where nothing of it is limited, so that nobody need be asked."""
+    spec = quota.spec
+    rates, budgets = tuple(_rates(quota)), tuple(map(_budget, spec.limits.budgets))
+    if not rates and not budgets and spec.limits.concurrent_requests is None:
+        return None
+    weights = spec.token_weights
+    return Quota(
+        limits=rates,
+        concurrent=spec.limits.concurrent_requests,
+        budgets=budgets,
+        enforced=spec.enforcement is Enforcement.ENFORCE,
+        strict=spec.reservation is Reservation.STRICT,
+        deny=spec.on_ledger_failure is OnLedgerFailure.DENY,
+        weights=TokenRates(input=weights.input, cached=weights.cached_input, output=weights.output),
+    )
+
+
+def _rates(quota: TenantQuota) -> Iterator[PerMinute]:
+    limits = quota.spec.limits
+    whole = PerMinute(tokens=limits.tokens_per_minute, requests=limits.requests_per_minute)
+    if whole != PerMinute():
+        yield whole
+    for own in quota.spec.per_model:
+        yield PerMinute(model=own.model, tokens=own.tokens_per_minute, requests=own.requests_per_minute)
+
+
+def _budget(budget: BudgetSpec) -> Budget:
+    cost = budget.cost
+    return Budget(
+        period=budget.period.value,
+        time_zone=budget.time_zone,
+        tokens=budget.tokens,
+        cost=round(cost.amount * _MILLIONTHS) if cost else None,
+        currency=cost.currency if cost else "",
+    )

@@ -1,0 +1,186 @@
+"""What proxies are told, and what is learned from what requests used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.quota.admission import Admission
+from aoai_operator.core.quota.asking import Answer, No, Question, Rate, Yes
+from aoai_operator.core.quota.estimate import Request
+from aoai_operator.core.quota.ledger import Refused
+from aoai_operator.core.quota.limits import Amount, Unit
+from aoai_operator.core.quota.settling import Settlement
+from aoai_operator.core.quota.terms import Used
+from aoai_operator.core.table import Budget, PerMinute, Quota, RoutingTable, Tenant, TokenRates
+from support.tables import endpoint, routing_table
+
+NOW = 1_795_000_000_000
+TEAM, POOL, MODEL = PoolKey("ai", "team"), PoolKey("ai", "chat"), "gpt"
+TOKENS, REQUESTS, COST = Unit.TOKENS, Unit.REQUESTS, Unit.COST
+
+
+def table(quota: Quota | None, *, prices: TokenRates | None = None) -> RoutingTable:
+    made = routing_table(endpoint("east"))
+    tenant = Tenant(
+        namespace="ai", name="team", models=(), api_keys=(SecretRef("ai", "team-key", "api-key"),), quota=quota
+    )
+    models = tuple(m.model_copy(update={"prices": prices, "currency": "USD"}) for m in made.models)
+    return made.model_copy(update={"tenants": (tenant,), "models": models})
+
+
+def admission(quota: Quota | None, *, prices: TokenRates | None = None) -> Admission:
+    made = Admission(NOW)
+    made.follow([table(quota, prices=prices)])
+    return made
+
+
+def asked(
+    admission: Admission, request: Request, *, request_id: str = "r", now: int = NOW, want: Amount | None = None
+) -> Answer:
+    return admission.ask(Question(TEAM, POOL, MODEL, request_id, request, want or {}, {}, ()), now)
+
+
+def tokens_per_minute(count: int) -> Quota:
+    return Quota(limits=(PerMinute(tokens=count),))
+
+
+SETTLED = Settlement(
+    tenant=TEAM,
+    pool=POOL,
+    model=MODEL,
+    request_id="r",
+    grant=0,
+    draw=0,
+    estimate={},
+    text_bytes=400,
+    used=Used(100, 50),
+    sent=True,
+    streamed_bytes=0,
+)
+
+
+def left(admission: Admission, now: int = NOW) -> int | None:
+    answer = admission.ask(Question(TEAM, POOL, MODEL, "", Request(0, 0), {}, {}, ()), now)
+    assert isinstance(answer, Yes)
+    return answer.known.tokens.remaining if answer.known.tokens else None
+
+
+def test_who_has_no_limits_need_not_ask() -> None:
+    assert asked(admission(None), Request(100)) is None
+
+
+def test_what_is_left_is_told_with_every_answer() -> None:
+    made = admission(tokens_per_minute(1_000))
+    answer = asked(made, Request(400, cap=50))
+    assert isinstance(answer, Yes)
+    assert answer.known.tokens == Rate(1_000, 850, 61)
+    assert answer.known.requests is None
+
+
+def test_a_settlement_finds_the_ask_by_its_request_id_once() -> None:
+    made = admission(tokens_per_minute(1_000))
+    asked(made, Request(400, cap=500))
+    assert left(made) == 400
+    assert made.settle(SETTLED)
+    assert left(made) == 850
+    assert not made.settle(SETTLED)
+    assert left(made) == 850
+
+
+def test_what_was_never_sent_or_refused_costs_nothing() -> None:
+    made = admission(tokens_per_minute(1_000))
+    asked(made, Request(400, cap=500))
+    made.settle(replace(SETTLED, used=None, sent=False))
+    assert left(made) == 1_000
+
+
+def test_what_nobody_told_the_usage_of_keeps_its_charge() -> None:
+    made = admission(tokens_per_minute(1_000))
+    asked(made, Request(400, cap=500))
+    made.settle(replace(SETTLED, used=None))
+    assert left(made) == 400
+
+
+def test_a_stream_that_its_client_left_costs_its_prompt_and_what_was_streamed() -> None:
+    made = admission(tokens_per_minute(10_000))
+    asked(made, Request(400, cap=5_000))
+    made.settle(replace(SETTLED, used=None, streamed_bytes=2_500))
+    assert left(made) == 10_000 - 100 - 10
+
+
+def test_a_lease_is_drawn_on_and_settled_by_its_number() -> None:
+    made = admission(tokens_per_minute(100_000))
+    answer = asked(made, Request(40, cap=5), want={TOKENS: 400, REQUESTS: 5, COST: 0})
+    assert isinstance(answer, Yes)
+    assert answer.lease == {TOKENS: 400, REQUESTS: 5}
+    before = left(made)
+    draw = replace(SETTLED, grant=answer.grant, draw=1, estimate={TOKENS: 15}, used=Used(10, 25))
+    assert made.settle(draw)
+    assert before is not None
+    assert left(made) == before - 20
+
+
+def test_a_refusal_tells_when_it_fits() -> None:
+    made = admission(tokens_per_minute(1_000))
+    asked(made, Request(400, cap=700))
+    answer = asked(made, Request(400, cap=700))
+    assert isinstance(answer, No)
+    assert answer.refused == Refused("tokensPerMinute", "", 61_000)
+    assert answer.remember_ms == 1_000
+    assert answer.frees == ((0, 200), (61_000, 1_000))
+
+
+def test_what_never_fits_is_no_reason_to_refuse_another() -> None:
+    answer = asked(admission(tokens_per_minute(1_000)), Request(400, cap=5_000))
+    assert isinstance(answer, No)
+    assert (answer.refused.retry_ms, answer.remember_ms) == (None, 0)
+
+
+def test_shadow_lets_in_and_tells_what_it_would_have_refused() -> None:
+    made = admission(Quota(limits=(PerMinute(tokens=1_000),), enforced=False))
+    for _ in range(3):
+        assert isinstance(asked(made, Request(400, cap=700)), Yes)
+    assert left(made) == 0
+
+
+def test_money_is_reserved_and_settled_by_the_prices() -> None:
+    budget = Budget(period="Day", time_zone="Europe/Berlin", cost=1_000, currency="USD")
+    made = admission(Quota(budgets=(budget,)), prices=TokenRates(input=2.5, cached=1.25, output=10))
+    assert isinstance(asked(made, Request(400, cap=50)), Yes), "100 x 2.5 + 50 x 10 = 750"
+    assert isinstance(asked(made, Request(400, cap=50), request_id="s"), No)
+    made.settle(replace(SETTLED, used=Used(100, 10, cached=80)))
+    assert isinstance(asked(made, Request(400, cap=50), request_id="s"), Yes), "20 x 2.5 + 80 x 1.25 + 10 x 10 = 250"
+
+
+def test_tokens_count_by_their_weights() -> None:
+    quota = Quota(limits=(PerMinute(tokens=1_000),), weights=TokenRates(input=1, cached=0, output=4))
+    made = admission(quota)
+    asked(made, Request(400, cap=50))
+    assert left(made) == 1_000 - 100 - 200
+    made.settle(replace(SETTLED, used=Used(100, 10, cached=80)))
+    assert left(made) == 1_000 - 20 - 40
+
+
+def test_answers_are_learned_and_a_limit_that_is_changed_forgets_nothing() -> None:
+    made = admission(tokens_per_minute(100_000))
+    for number in range(40):
+        asked(made, Request(400), request_id=str(number))
+        made.settle(replace(SETTLED, request_id=str(number), used=Used(120, 30)))
+    used = 100_000 - (left(made) or 0)
+    assert used == 40 * 150
+    made.follow([table(tokens_per_minute(50_000))])
+    assert left(made) == 50_000 - used
+    answer = asked(made, Request(400))
+    assert isinstance(answer, Yes)
+    assert 30 <= answer.known.guess.uncapped <= 36
+    assert 0.25 < answer.known.guess.per_byte < 0.3
+
+
+def test_who_lost_its_limits_is_free_and_who_is_new_begins_with_nothing_used() -> None:
+    made = admission(tokens_per_minute(1_000))
+    asked(made, Request(400, cap=500))
+    made.follow([table(None)])
+    assert asked(made, Request(400, cap=500)) is None
+    made.follow([table(tokens_per_minute(1_000))])
+    assert left(made) == 1_000
