@@ -27,14 +27,15 @@ def our_chain(
     name: str = "aoai-operator",
     spec: dict[str, Any] | None = None,
     weight: int | None = None,
+    quota: dict[str, Any] | None = None,
 ) -> Iterator[Subject]:
     """Run the operator in local mode with one Envoy worker.
 
-    `spec` is laid over the pool's own spec, `weight` is for every endpoint.
+    `spec` is laid over the pool's own spec, `weight` is for every endpoint, `quota` is laid over the tenant's spec.
     """
     port = free_port()
     manifests, log = site.scratch / f"chain-{port}.yaml", site.scratch / f"chain-{port}.log"
-    manifests.write_text(yaml.safe_dump_all(_manifests(regions, spec or {}, weight)))
+    manifests.write_text(yaml.safe_dump_all(_manifests(regions, spec or {}, weight, quota or {})))
     command = [site.operator, "local", str(manifests), "--listen", f"127.0.0.1:{port}"]
     command += ["--metrics", f"127.0.0.1:{free_port()}", "--concurrency", "1"]
     with child(command, log=log) as process:
@@ -49,7 +50,9 @@ def our_chain(
         yield Subject(name, port, envoy, {"operator": process.pid})
 
 
-def _manifests(regions: Sequence[Region], spec: dict[str, Any], weight: int | None) -> list[dict[str, Any]]:
+def _manifests(
+    regions: Sequence[Region], spec: dict[str, Any], weight: int | None, granted: dict[str, Any]
+) -> list[dict[str, Any]]:
     pool = {
         "models": [{"name": payloads.MODEL}],
         "endpoints": [_endpoint(region) | ({"weight": weight} if weight else {}) for region in regions],
@@ -59,6 +62,7 @@ def _manifests(regions: Sequence[Region], spec: dict[str, Any], weight: int | No
     quota = {
         "poolRefs": [{"name": "bench"}],
         "identities": [{"apiKey": {"secretRef": {"name": "bench-tenant", "key": "api-key"}}}],
+        **granted,
     }
     return [
         _resource("aoai.dev/v1alpha1", "AOAIBackendPool", "bench", spec=pool),

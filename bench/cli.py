@@ -15,7 +15,7 @@ from bench import machine
 from bench.native import build
 from bench.processes import BenchError
 from bench.report import Outcome, say, show, write
-from bench.scenarios import cluster, failover, harvest, latency, litellm, proxy, scale, streams
+from bench.scenarios import cluster, failover, harvest, latency, litellm, proxy, quotas, scale, streams
 from bench.site import Site
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
@@ -24,6 +24,7 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "latency": latency.run,
     "harvest": harvest.run,
     "failover": failover.run,
+    "quotas": quotas.run,
     "scale": scale.run,
     "cluster": cluster.run,
     "litellm": litellm.run,
@@ -37,6 +38,7 @@ scenarios:
   latency   added p50, p99 and time to first byte at a tenth of saturation
   harvest   tokens served before a client sees a 429, three unequal regions
   failover  errors that clients see while one of three regions breaks
+  quotas    what quotas cost: drawing on leases, and asking for every request
   scale     a change of one of 10, 100 and 1,000 pools to two Envoys: time, bytes, memory
   cluster   the same on a real API server: start, time, API calls; with 1,000 pools it takes long (--largest 100)
   litellm   LiteLLM beside it in all of these (installed on first use)

@@ -76,6 +76,7 @@ class Case:
     name: str
     factory: SubjectFactory
     request: Request
+    baseline: SubjectFactory = bare_envoy
     unit: Unit = "answers"
     every_us: int = 0
     batch: int = 1
@@ -87,7 +88,7 @@ class Case:
 
 
 def measure(site: Site, case: Case) -> Paired:
-    """Run bare Envoy, the gateway, and bare Envoy again, at the same time, and compare."""
+    """Run the baseline (bare Envoy), the gateway, and the baseline again, at the same time, and compare."""
     window = case.window or site.seconds
     say(f"  {case.name}: {site.rounds} windows of {window:g} s")
     with ExitStack() as stack:
@@ -95,7 +96,7 @@ def measure(site: Site, case: Case) -> Paired:
         regions = stack.enter_context(
             upstream(site, stream=stream, every_us=case.every_us, batch=case.batch, renamed=case.renamed)
         )
-        factories = (bare_envoy, case.factory, bare_envoy)
+        factories = (case.baseline, case.factory, case.baseline)
         subjects = [stack.enter_context(factory(site, regions)) for factory in factories]
         loads = [_load(site, case, subject, window) for subject in subjects]
         before = core_time(site.cores.subject), core_time(site.cores.load)

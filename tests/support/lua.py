@@ -82,8 +82,8 @@ local function run_request(route, headers, content)
 end
 """
 _QUOTA = """
--- One request of a limited tenant, as a coroutine: it yields what it asks the ledger, and is resumed with the answer's text,
--- or false where none came. Ends with what the log is to say, or false and the fields of the refusal.
+-- One request of a limited tenant, as a coroutine: it yields what it asks the ledger, and is resumed with the
+-- answer's text, or false where none came. Ends with what the log is to say, or false and the fields of the refusal.
 local function begin_admission(clock, tenant, quota, request_id, text)
   local fields = false
   local map = {get = function() return request_id end, replace = function() end}
@@ -134,12 +134,15 @@ _LOCALS = (
 )
 
 
+_DRIVERS = ("run_stream", "run_request", "begin_admission", "resume_admission")
+
+
 class Lua:
     """The functions of json.lua, request.lua and response.lua. Texts are bytes on both sides."""
 
     def __init__(self) -> None:
         self.runtime = luajit21.LuaRuntime(encoding=None, unpack_returned_tuples=True)
-        exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, "run_stream", "run_request", "begin_admission", "resume_admission"))
+        exported = ", ".join(f"{name} = {name}" for name in (*_LOCALS, *_DRIVERS))
         script = f"{_DATA}{source('json.lua', 'quota.lua', 'request.lua', 'response.lua')}"
         code = f"{script}\n{_STREAM}{_REQUEST}{_QUOTA}return {{{exported}}}"
         self._functions = self.runtime.execute(code.encode())
