@@ -32,11 +32,11 @@ local function run_stream(chunks, state)
     function self.send() gone = true sent[#sent + 1] = content end
     return self
   end
-  local metadata = {set = function(_, namespace, key, value)
-    assert(namespace == 'aoai' and key == 'usage')
+  local kept = {set = function(_, key, factory, value)
+    assert(key == 'aoai.usage' and factory == 'envoy.string')
     usage = value
   end}
-  local info = {dynamicMetadata = function() return metadata end}
+  local info = {filterState = function() return kept end}
   local handle = {streamInfo = function() return info end}
   function handle.bodyChunks()
     local i = 0
@@ -118,7 +118,7 @@ local ANONYMOUS, LEDGER, WORKERS = 'anonymous', true, 1
 {assignment("OPERATIONS", ((name, True) for name in INFERENCE))}
 local POOL = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
   list = {{'gpt-4o', 'mini'}}, lone = {{}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}},
-  grants = {{['ai/team'] = {{mini = true}}}}}}
+  grants = {{['ai/team'] = {{mini = true}}}}, entries = {{}}}}
 """
 _LOCALS = (
     "member",

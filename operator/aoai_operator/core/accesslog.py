@@ -19,7 +19,7 @@ ANSWER_LINE = (
     "answer\t%ROUTE_NAME%\t%FILTER_STATE(aoai.tenant:PLAIN)%\t%PATH(NQ)%\t"
     f"{_LABEL}\t%RESPONSE_CODE%\t%RESPONSE_FLAGS%\t%RESPONSE_CODE_DETAILS%\t%UPSTREAM_REQUEST_ATTEMPT_COUNT%\t"
     "%DURATION%\t%RESPONSE_DURATION%\t%BYTES_RECEIVED%\t%BYTES_SENT%\t%RESP(content-type)%\t%FILTER_STATE(aoai.request_id:PLAIN)%\t"
-    "%FILTER_STATE(aoai.quota:PLAIN)%\t%DYNAMIC_METADATA(aoai:usage)%\n"
+    "%FILTER_STATE(aoai.quota:PLAIN)%\t%FILTER_STATE(aoai.usage:PLAIN)%\n"
 )
 """The line of an answered request, in Envoy's command operators."""
 

@@ -4,7 +4,7 @@
 -- A lease is what the ledger charged already, for this worker to spend on its own. All of this is kept by worker; what is lost
 -- with it lapses in the ledger, and is never spent twice. Times are ms; a lease's life is counted from before it was asked
 -- for, while the ledger counts from after it, so that clocks that differ take nothing away.
-local format, ceil, min, max, huge = string.format, math.ceil, math.min, math.max, math.huge
+local format, ceil, floor, min, max, huge = string.format, math.ceil, math.floor, math.min, math.max, math.huge
 local tonumber, gmatch, concat = tonumber, string.gmatch, table.concat
 
 local DEADLINE = 100   -- the longest wait for an answer
@@ -16,14 +16,28 @@ local MOST = 5000      -- entries of one generation
 local RESTS = 20       -- leases whose rests are told at once; what is not told stays charged
 
 -- What is known of each tenant x pool x model. Two generations: what is not asked for while the younger fills is forgotten.
+-- A pool's data keep them at hand, as long as they stay the same, so that no key must be put together for each request.
 local young, old, entries = {}, {}, 0
-local function entry_of(key)
-  local e = young[key]
-  if e then return e end
-  e = old[key] or {t = 0, r = 0, c = 0, till = 0, from = 0, draws = 0, spent_t = 0, spent_r = 0, spent_c = 0, since = 0, asking = 0,
-    rests = {}, owed_t = 0, owed_r = 0, owed_c = 0, no_from = 0, no_till = 0}
-  if entries >= MOST then old, young, entries = young, {}, 0 end
-  young[key], entries = e, entries + 1
+local function entry_of(pool, tenant, model)
+  local at_hand = pool.entries[model]
+  if not at_hand then
+    at_hand = {}
+    pool.entries[model] = at_hand
+  end
+  local e = at_hand[tenant]
+  if e and young[e.who] == e then return e end
+  local who = concat({tenant, pool.key, model}, '\t')
+  e = young[who]
+  if not e then
+    e = old[who] or {who = who, t = 0, r = 0, c = 0, till = 0, from = 0, draws = 0, spent_t = 0, spent_r = 0, spent_c = 0, since = 0,
+      asking = 0, rests = {}, owed_t = 0, owed_r = 0, owed_c = 0, no_from = 0, no_till = 0}
+    if entries >= MOST then
+      old, young, entries = young, {}, 0
+      pool.entries = {[model] = at_hand}
+    end
+    young[who], entries = e, entries + 1
+  end
+  at_hand[tenant] = e
   return e
 end
 
@@ -39,53 +53,72 @@ local function count_in(s, quoted)
 end
 
 -- How many tokens an answer may have: the least that the body names; nil where it names none.
+local CAPS = {max_tokens = '"max_tokens"', max_completion_tokens = '"max_completion_tokens"', max_output_tokens = '"max_output_tokens"'}
 local function cap_in(s)
-  if not find(s, '"max_', 1, true) then return nil end
-  local cap
-  for _, name in ipairs({'"max_tokens"', '"max_completion_tokens"', '"max_output_tokens"'}) do
-    local n = count_in(s, name)
-    if n and (not cap or n < cap) then cap = n end
+  local cap, seen
+  -- Plain searches: one for a pattern takes as long as all the rest.
+  local a, b = find(s, '"max_', 1, true)
+  while a do
+    local name = match(s, '^[%l_]+', a + 1)
+    local quoted = CAPS[name]
+    if quoted and name ~= seen then
+      local n = count_in(s, quoted)
+      if n and (not cap or n < cap) then cap = n end
+      seen = name
+    end
+    a, b = find(s, '"max_', b, true)
   end
   return cap
 end
 
-local function occurrences(s, what)
+local function occurrences(s, what, after)
   local n, p = 0, 1
   while true do
-    local a, b = find(s, what, p)
+    local a, b = find(s, what, p, true)
     if not a then return n end
-    n, p = n + 1, b + 1
+    if match(s, after, b + 1) then n = n + 1 end
+    p = b + 1
   end
 end
 
--- What a body tells: bytes of text, cap or nil, how many answers, how many images. Pictures and sound are inline base64, which
--- is no text; sound is about ten tokens a second, in a kilobyte at the least.
-local function told(s, operation)
-  local bytes, p = #s, 1
+-- How many bytes of a body are pictures and sound, which are inline base64 and no text; sound is about ten tokens a second, which
+-- are a kilobyte at the least, and counts as a hundredth of its bytes.
+local function inline_in(s)
+  local bytes, p = 0, 1
   while true do
     local a, b = find(s, ';base64,', p, true)
     if not a then break end
     local kind = match(sub(s, max(1, a - 60), a), 'data:(%a+)/[^"]*$')
     local e = find(s, '"', b, true) or #s
-    if kind == 'image' then bytes = bytes - (e - b - 1)
-    elseif kind == 'audio' then bytes = bytes - ceil((e - b - 1) * 0.99) end
+    if kind == 'image' then bytes = bytes + e - b - 1
+    elseif kind == 'audio' then bytes = bytes + floor((e - b - 1) * 0.99) end
     p = e
   end
   if find(s, '"input_audio"', 1, true) then
-    for _, data in gmatch(s, '"input_audio"%s*:%s*{([^}]-)"data"%s*:%s*"([^"]*)"') do bytes = bytes - ceil(#data * 0.99) end
+    for _, data in gmatch(s, '"input_audio"%s*:%s*{([^}]-)"data"%s*:%s*"([^"]*)"') do bytes = bytes + floor(#data * 0.99) end
   end
-  local images = 0
-  if find(s, 'image', 1, true) then images = max(occurrences(s, '"image_url"%s*:'), occurrences(s, '"input_image"')) end
-  local answers = 1
+  return bytes
+end
+
+-- How many answers a body asks for under this name; 128, the most that there can be, where it does not say it as it should.
+local function answers_in(s, quoted)
+  if not find(s, quoted, 1, true) then return 1 end
+  local n = count_in(s, quoted)
+  return n == false and 128 or max(1, min(n or 1, 128))
+end
+
+-- What a body tells: bytes of text, cap or nil, how many answers, how many images.
+local function told(s, operation)
+  local bytes, images = #s, 0
+  -- Parts of a message that are no text tell their type.
+  if find(s, '"type"', 1, true) then
+    bytes = bytes - inline_in(s)
+    images = max(occurrences(s, '"image_url"', '^%s*:'), occurrences(s, '"input_image"', ''))
+  end
   if operation == 'embeddings' then return bytes, 0, 1, 0 end
-  for _, name in ipairs({'"n"', '"best_of"'}) do
-    if find(s, name, 1, true) then
-      local n = count_in(s, name)
-      if n == false then n = 128 end
-      answers = max(answers, n or 1)
-    end
-  end
-  return bytes, cap_in(s), min(answers, 128), images
+  local answers = answers_in(s, '"n"')
+  if operation == 'completions' then answers = max(answers, answers_in(s, '"best_of"')) end
+  return bytes, cap_in(s), answers, images
 end
 
 -- What is reserved for a request: tokens and cost (Guess.of and Terms.amount, with what the ledger told last).
@@ -123,15 +156,31 @@ local UNIT = {tokensPerMinute = 'tokens', requestsPerMinute = 'requests'}
 local NAMES = {tokensPerMinute = 'tokens per minute', requestsPerMinute = 'requests per minute', concurrentRequests = 'requests at once',
   capacity = "this tenant's share of the pool"}
 
-local function rate_headers(add, e, now)
-  local gone = ceil((now - e.told_at) / 1000)
-  for unit, rate in pairs(e.rates) do
-    local held = e.id and now < e.till and (unit == 'tokens' and e.t or e.r) or 0
-    if held == huge then held = 0 end
-    add('x-ratelimit-limit-' .. unit, format('%d', rate.limit))
-    add('x-ratelimit-remaining-' .. unit, format('%d', min(rate.limit, rate.remaining + held)))
-    add('x-ratelimit-reset-' .. unit, format('%d', max(0, rate.reset - gone)))
-  end
+-- Numbers as text, which are the same for many answers.
+local function text_of(rate, name, number)
+  if rate[name] ~= number then rate[name], rate[name .. '_text'] = number, format('%d', number) end
+  return rate[name .. '_text']
+end
+
+local function held(e, unit, now)
+  local left = e.id and now < e.till and (unit == 'tokens' and e.t or e.r) or 0
+  return left == huge and 0 or left
+end
+
+-- A rate as its tenant sees it: what is left of it counts what this worker holds.
+local function tell_rate(headers, put, e, unit, names, now)
+  local rate = e.rates[unit]
+  if not rate then return end
+  put(headers, names[1], rate.limit_text)
+  put(headers, names[2], format('%d', min(rate.limit, rate.remaining + held(e, unit, now))))
+  put(headers, names[3], text_of(rate, 'now', max(0, rate.reset - ceil((now - e.told_at) / 1000))))
+end
+
+local TOKENS = {'x-ratelimit-limit-tokens', 'x-ratelimit-remaining-tokens', 'x-ratelimit-reset-tokens'}
+local REQUESTS = {'x-ratelimit-limit-requests', 'x-ratelimit-remaining-requests', 'x-ratelimit-reset-requests'}
+local function tell_rates(headers, put, e, now)
+  tell_rate(headers, put, e, 'tokens', TOKENS, now)
+  tell_rate(headers, put, e, 'requests', REQUESTS, now)
 end
 
 -- What the log says of a request: how it was let in, or `no:LIMIT:MODEL`.
@@ -160,7 +209,7 @@ local function quota_refuses(h, e, tenant, model, now, ms, limit, of, period)
     end
   end
   if ms then fields['retry-after-ms'], fields['retry-after'] = format('%d', ms), format('%d', ceil(ms / 1000)) end
-  if e.rates then rate_headers(function(name, value) fields[name] = value end, e, now) end
+  if e.rates then tell_rates(fields, rawset, e, now) end
   keep_for_the_log(h, format('no:%s:%s', limit, model))
   h:headers():replace('x-aoai-answered', '1')
   h:respond(fields, format('{"error":{"message":"%s","type":"%s","param":null,"code":"%s"}}', message, kind, code))
@@ -218,7 +267,7 @@ end
 
 local function rate_of(text)
   local limit, remaining, reset = match(text, '^(%d+):(%d+):(%d+)$')
-  return limit and {limit = tonumber(limit), remaining = tonumber(remaining), reset = tonumber(reset)} or nil
+  return limit and {limit = tonumber(limit), limit_text = limit, remaining = tonumber(remaining), reset = tonumber(reset)} or nil
 end
 
 -- What comes with every answer: how to estimate the next request, and what is left of the rates.
@@ -231,7 +280,7 @@ local function learn(e, guess, terms, tokens, requests, now)
       output_price = tonumber(output_price)}
     e.guess_text, e.terms_text = guess, terms
   end
-  e.rates, e.told_at = {tokens = rate_of(tokens), requests = rate_of(requests)}, now
+  e.rates, e.told_at, e.now = {tokens = rate_of(tokens), requests = rate_of(requests)}, now, now
 end
 
 local function take_lease(e, id, lease, life, now)
@@ -264,12 +313,12 @@ local function failed(h)
 end
 
 -- One call to the ledger. Returns its words, or nil.
-local function call(h, e, who, request_id, said, want, now)
+local function call(h, e, request_id, said, want, now)
   local rests, t, r, c = e.rests, e.owed_t, e.owed_r, e.owed_c
   e.rests, e.owed_t, e.owed_r, e.owed_c = {}, 0, 0, 0
   local owed = (t > 0 or r > 0) and format('%d:%d:%d', t, r, c) or ''
   local answer, body = h:httpCall('ledger', {[':method'] = 'POST', [':path'] = '/', [':authority'] = 'ledger'},
-    concat({who, request_id, said, want, owed, concat(rests, ',')}, '\t'), {timeout_ms = DEADLINE, send_xff = false})
+    concat({e.who, request_id, said, want, owed, concat(rests, ',')}, '\t'), {timeout_ms = DEADLINE, send_xff = false})
   if answer[':status'] == '200' and body then
     fails, down_till = 0, 0
     return body
@@ -285,8 +334,8 @@ end
 local function quota_admits(h, pool, tenant, model, quota, s, operation)
   quotas_seen = true
   local now = h:timestamp()
-  local who = tenant .. '\t' .. pool.key .. '\t' .. model
-  local e = entry_of(who)
+  local e = entry_of(pool, tenant, model)
+  e.now = now
   if e.mark ~= quota.mark then       -- another limit: what is out is given back, and asked for anew
     if e.mark then close(e) close(e) e.no_till = 0 end
     e.mark = quota.mark
@@ -321,7 +370,7 @@ local function quota_admits(h, pool, tenant, model, quota, s, operation)
     want = e.guess and format('%d:%d:%d', max(2 * e.spent_t, 8 * t), max(2 * e.spent_r, 8), max(2 * e.spent_c, 8 * c)) or ''
   end
   local said = format('%d:%d:%d:%d', bytes, cap or -1, answers, images)
-  local words = call(h, e, who, drawn and '' or h:headers():get('x-request-id') or '', said, want, now)
+  local words = call(h, e, drawn and '' or h:headers():get('x-request-id') or '', said, want, now)
   if want ~= '' then e.asking = 0 end
   if not words then
     local later = failed(h)
@@ -351,9 +400,11 @@ local function quota_admits(h, pool, tenant, model, quota, s, operation)
   return quota_refuses(h, e, tenant, model, now, ms and max(1, ms), limit, of, period)
 end
 
+local function add(headers, name, value) headers:add(name, value) end
+
 -- Tells a tenant what is left of its own rates; those of the region were taken out.
-local function quota_headers(h, headers, pool, tenant, model)
-  local key = tenant .. '\t' .. pool.key .. '\t' .. model
-  local e = young[key] or old[key]
-  if e and e.rates then rate_headers(function(name, value) headers:replace(name, value) end, e, h:timestamp()) end
+local function quota_headers(headers, pool, tenant, model)
+  local e = entry_of(pool, tenant, model)
+  -- As of the last request: it is not worth asking for the time again.
+  if e.rates then tell_rates(headers, add, e, e.now) end
 end

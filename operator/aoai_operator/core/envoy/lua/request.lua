@@ -44,7 +44,7 @@ local function pool_of(h, key, revision)
   if kept == 10000 then pools, kept = {}, 0 end
   pool = h:route():metadata():get('pool') or h:virtualHost():metadata():get('pool')
   if pool then
-    pool.revision, pool.routes = revision, {}
+    pool.revision, pool.routes, pool.entries = revision, {}, {}
     pools[key], kept = pool, kept + 1
   end
   return pool

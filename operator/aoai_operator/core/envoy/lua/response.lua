@@ -15,7 +15,7 @@ end
 -- Keeps the usage for the access log, which has one line for each request.
 local function note(h, usage)
   if find(usage, '[\r\n\t]') then usage = string.gsub(usage, '[\r\n\t]', ' ') end
-  h:streamInfo():dynamicMetadata():set('aoai', 'usage', usage)
+  h:streamInfo():filterState():set('aoai.usage', 'envoy.string', usage)
 end
 
 -- Azure writes the usage last; 512 bytes of the end are enough nearly always, and the rest is looked at when they are not.
@@ -190,7 +190,7 @@ local function tell_quota(h, headers)
   local pool = route and route.pool
   if not pool or not pool.quotas then return end
   local tenant = info:filterState():get('aoai.tenant')
-  if tenant and pool.quotas[tenant] then quota_headers(h, headers, pool, tenant, route.model) end
+  if tenant and pool.quotas[tenant] then quota_headers(headers, pool, tenant, route.model) end
 end
 
 function envoy_on_response(h)
