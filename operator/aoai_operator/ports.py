@@ -15,6 +15,10 @@ from aoai_operator.core.names import PoolKey
 from aoai_operator.core.proxies import Proxy
 
 
+class UnavailableError(Exception):
+    """Nobody can answer now; the message is one sentence for people."""
+
+
 class Prober(Protocol):
     """Looks whether an endpoint is alive, without spending tokens. Both calls always answer, and in time."""
 

@@ -155,6 +155,7 @@ class ClusterSettings:
         publish_interval: the shortest time between two publications; observations are batched within it.
         gateway_http, gateway_https: where a gateway's Envoys listen.
         sidecar_http: where the Envoy in an application's pod listens.
+        quota_workers: the threads of a gateway's Envoys together: each has its share of a rate while it cannot ask.
     """
 
     namespace: str
@@ -179,3 +180,4 @@ class ClusterSettings:
     gateway_http: HostPort = HostPort("0.0.0.0", 8080)  # noqa: S104
     gateway_https: HostPort = HostPort("0.0.0.0", 8443)  # noqa: S104
     sidecar_http: HostPort = HostPort("127.0.0.1", SIDECAR_PORT)
+    quota_workers: int = 8

@@ -114,7 +114,7 @@ local function resume_admission(admission, answer)
 end
 """
 _DATA = f"""
-local ANONYMOUS, LEDGER, WORKERS = 'anonymous', true, 1
+local ANONYMOUS, LEDGER, WORKERS = 'anonymous', {{cluster = 'ledger'}}, 1
 {assignment("OPERATIONS", ((name, True) for name in INFERENCE))}
 local POOL = {{key = 'ai/chat', open = false, max = 100000, cap = 60000, default = 'gpt-4o',
   list = {{'gpt-4o', 'mini'}}, lone = {{}}, models = {{['gpt-4o'] = 'gpt-4o', mini = false}},

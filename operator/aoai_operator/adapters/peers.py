@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -12,6 +13,7 @@ import structlog
 
 from aoai_operator.core.peers import LARGEST, PeerError
 from aoai_operator.core.pki import Certificate, KeyPair, bundle
+from aoai_operator.ports import UnavailableError
 
 _SERVICE = "aoai.dev.Peers"
 _METHOD = "Follow"
@@ -22,6 +24,8 @@ _SHARE = 10
 _FIRST_DELAY = 0.02
 """Servers end every connection from time to time: a follower is back before anybody counts its proxies as gone."""
 _LONGEST_DELAY = 2.0
+_ANSWERED_WITHIN = 0.09
+"""Seconds: a proxy that asks for a request waits for a tenth."""
 
 _OPTIONS = (
     # A leader that vanished without a FIN is given up after 15 s.
@@ -62,18 +66,33 @@ class Conversation(Protocol):
         ...
 
 
+Answerer = Callable[[str, bytes], Awaitable[bytes]]
+"""Answers a call by its name. Raises ValueError where it cannot be read, UnavailableError where nobody can answer."""
+
+
 class PeerServer:
     """The leader's side."""
 
-    def __init__(self, *, accept: Callable[[], Conversation], admit: Callable[[Any], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        *,
+        accept: Callable[[], Conversation],
+        admit: Callable[[Any], Awaitable[object]],
+        answer: Answerer | None = None,
+        calls: Collection[str] = (),
+    ) -> None:
         """Take the parts.
 
         Args:
             accept: begins a conversation with a follower.
             admit: ends a call, by its gRPC context, that does not come from another replica of the operator.
+            answer: answers single calls.
+            calls: their names.
         """
         self._accept = accept
         self._admit = admit
+        self._answer = answer
+        self._calls = calls
         self._leading: asyncio.Event | None = None
 
     def lead(self, leading: bool) -> None:
@@ -87,7 +106,24 @@ class PeerServer:
         method = grpc.stream_stream_rpc_method_handler(
             self._stream, request_deserializer=bytes, response_serializer=bytes
         )
-        return grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: method})
+        single = {
+            name: grpc.unary_unary_rpc_method_handler(
+                partial(self._call, name), request_deserializer=bytes, response_serializer=bytes
+            )
+            for name in self._calls
+        }
+        return grpc.method_handlers_generic_handler(_SERVICE, {_METHOD: method, **single})
+
+    async def _call(self, name: str, request: bytes, context: Any) -> bytes:
+        await self._admit(context)
+        try:
+            if self._answer is not None:
+                return await self._answer(name, request)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except UnavailableError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        raise AssertionError
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> None:
         await self._admit(context)
@@ -136,6 +172,25 @@ class PeerClient:
         self._own = own
         self._leader: str | None = None
         self._moved = asyncio.Event()
+        self._linked: grpc.aio.Channel | None = None
+
+    async def call(self, name: str, data: bytes) -> bytes:
+        """Call the leader.
+
+        Raises:
+            UnavailableError: there is none, or it does not answer in time, or refuses.
+        """
+        if self._linked is None:
+            raise UnavailableError("no leader can be reached")
+        single: Any = self._linked.unary_unary(
+            f"/{_SERVICE}/{name}", request_serializer=bytes, response_deserializer=bytes
+        )
+        try:
+            answer: bytes = await single(data, timeout=_ANSWERED_WITHIN)
+        except grpc.RpcError as error:
+            why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            raise UnavailableError(f"the leader did not answer: {why}") from None
+        return answer
 
     def follow(self, leader: str | None) -> None:
         """Follow the replica at this address, "host:port"; None: there is no leader, or we are it."""
@@ -171,9 +226,11 @@ class PeerClient:
                     f"/{_SERVICE}/{_METHOD}", request_serializer=bytes, response_deserializer=bytes
                 )
                 call = follow()
+                self._linked = channel
                 try:
                     await _talk(listener, call, call.write, self._moved)
                 finally:
+                    self._linked = None
                     call.cancel()
         except (grpc.RpcError, asyncio.InvalidStateError, PeerError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)

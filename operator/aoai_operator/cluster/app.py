@@ -26,6 +26,7 @@ from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, QUOTAS, SE
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import ObjectStore, whole
 from aoai_operator.adapters.kube.tokens import TokenReviews
+from aoai_operator.adapters.ledger_grpc import LedgerServer
 from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
 from aoai_operator.adapters.probe import HttpProber
@@ -56,6 +57,7 @@ from aoai_operator.runners.certificates import Certificates, server_name
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
 from aoai_operator.runners.probing import Probing
+from aoai_operator.runners.quotas import ASK, SETTLE, Quotas
 from aoai_operator.runners.signing import TableKey
 from aoai_operator.settings import ClusterSettings
 
@@ -199,11 +201,17 @@ class _Operator:
             now=_now,
         )
         replicas = partial(self._identities.admit, kinds={PeerKind.OPERATOR})
-        self._peer_server = PeerServer(accept=self._peering.accept, admit=replicas)
+        self._quotas = Quotas(call=lambda name, data: self._peer_client.call(name, data), now=_now)  # noqa: PLW0108
+        self._peer_server = PeerServer(
+            accept=self._peering.accept, admit=replicas, answer=self._quotas.called, calls=(ASK, SETTLE)
+        )
         self._peer_client = PeerClient(
             dial=self._peering.dial, tls=lambda: self._tls, own=self._settings.address or None
         )
-        self._accounting = Accounting(observer=self._observer, probe_soon=self._peering.soon, meters=self._metrics)
+        self._accounting = Accounting(
+            observer=self._observer, probe_soon=self._peering.soon, meters=self._metrics, settle=self._quotas.settle
+        )
+        self._ledger = LedgerServer(self._quotas.ask, identify=self._identities.audience, sees=self._gateways.sees)
         self._logs = LogServer(self._accounting, identify=self._identities.audience, sees=self._gateways.sees)
 
     def _lead_when_asked(self, api: Kube) -> None:
@@ -254,6 +262,7 @@ class _Operator:
                 self._events.run(),
                 self._certificates.run(),
                 self._peer_client.run(),
+                self._quotas.run(),
                 self._serve_proxies(),
                 self._lead(),
                 self._follow(),
@@ -288,7 +297,7 @@ class _Operator:
         async with AsyncExitStack() as stack:
             if directory := self._settings.pod_directory:
                 socket = f"unix:{directory / 'operator.sock'}"
-                await stack.enter_async_context(serving(socket, [self._plane.server.handler()]))
+                await stack.enter_async_context(serving(socket, [self._plane.server.handler(), self._ledger.handler()]))
             await self._certificate_there.wait()
             await self._serve_by_tls(stack)
             self._listening.set()
@@ -302,7 +311,7 @@ class _Operator:
         tokens = self._settings.token_listen
         await stack.enter_async_context(
             serving_tls(
-                [self._plane.server.handler(), self._logs.handler(), self._peer_server.handler()],
+                [service.handler() for service in (self._plane.server, self._logs, self._ledger, self._peer_server)],
                 certificate=self._certificate,
                 certificates=str(self._settings.xds_listen),
                 tokens=str(tokens) if tokens else None,
@@ -327,6 +336,7 @@ class _Operator:
             self._table_key.wake()
             self._metrics.leads(True)
             self._peer_server.lead(True)
+            self._quotas.lead(True)
             self._share_probing()
             term = asyncio.create_task(self._leading.run())
             try:
@@ -334,6 +344,7 @@ class _Operator:
             finally:
                 self._metrics.leads(False)
                 self._peer_server.lead(False)
+                self._quotas.lead(False)
                 self._share_probing()
                 term.cancel()
                 await asyncio.gather(term, return_exceptions=True)
@@ -357,6 +368,7 @@ class _Operator:
         self._metrics.certificates(expiries(tables.values(), secrets))
         self._observer.follow(tables.values())
         self._peering.tables_changed()
+        self._quotas.follow(tables)
         self._probing.follow(tables.values(), secrets)
         self._gateways.want(tables, secrets, unknown)
         if (trusted := trusting(self._settings, tables.values())) != self._told_trust:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aoai_operator.core.audience import Audience, Placement
-from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.settings import ClusterSettings
 
@@ -23,6 +23,8 @@ def gateway_settings(settings: ClusterSettings, audience: Audience) -> GatewaySe
         tls_port=None if sidecar else settings.gateway_https.port,
         access_log=str(pipe) if pipe and audience.placement is Placement.POD else None,
         trusted_ca=str(settings.trusted_ca),
+        ledger=CONTROL_PLANE,
+        workers=settings.quota_workers,
     )
 
 

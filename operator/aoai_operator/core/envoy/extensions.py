@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
-from aoai_operator.core.envoy.luadata import assignment, literal, source, text
-from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.ledger import LEDGER
+from aoai_operator.core.envoy.luadata import LuaValue, assignment, literal, source, text
+from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
 from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.names import SecretRef
@@ -101,7 +102,7 @@ def lua_filter(settings: GatewaySettings) -> Resource:
     """Return the Lua filter: code, which changes with our version alone. What it knows of a pool is `pool_data`."""
     code = "\n".join(
         [
-            f"local LEDGER, WORKERS = {literal(settings.ledger is not None)}, {settings.workers}",
+            f"local LEDGER, WORKERS = {literal(_ledger(settings))}, {settings.workers}",
             f"local ANONYMOUS = {text(ANONYMOUS)}",
             assignment("OPERATIONS", ((name, True) for name in INFERENCE)),
             source("json.lua", "quota.lua", "request.lua", "response.lua"),
@@ -109,6 +110,15 @@ def lua_filter(settings: GatewaySettings) -> Resource:
     )
     body = typed("filters.http.lua.v3.Lua", default_source_code={"inline_string": code})
     return Resource(LUA, {"name": LUA, "typed_config": body})
+
+
+def _ledger(settings: GatewaySettings) -> LuaValue:
+    """Return how our Lua asks the ledger; false: it does not."""
+    if settings.ledger is None:
+        return False
+    if settings.ledger != CONTROL_PLANE:
+        return {"cluster": LEDGER}
+    return {"cluster": CONTROL_PLANE, "gateway": settings.gateway}
 
 
 def pool_data(table: RoutingTable) -> Json:

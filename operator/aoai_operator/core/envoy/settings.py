@@ -19,7 +19,8 @@ class GatewaySettings:
         tls_port: the TCP port on which Envoy listens for HTTPS; pools with a certificate are then served there and
             nowhere else. None: there is no HTTPS, and they are served with the others.
         tls_host: the IP address for HTTPS; None: `listen_host`.
-        ledger: the Unix socket, on Envoy's file system, at which it asks for quotas; None: nothing is limited.
+        ledger: where it asks for quotas: `CONTROL_PLANE`, or the path of a Unix socket on its file system; None:
+            nowhere, nothing is limited.
         workers: the threads of the gateway's Envoys together: each has its share while the ledger is away.
         access_log: the named pipe, on Envoy's file system, into which it writes its access log; None: it sends the
             same lines by OpenTelemetry to the control plane, for an Envoy in another pod.

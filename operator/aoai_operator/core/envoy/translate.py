@@ -13,7 +13,7 @@ from aoai_operator.core.envoy.ledger import ledger_cluster
 from aoai_operator.core.envoy.listeners import https_listener, listener
 from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scopes
 from aoai_operator.core.envoy.secrets import certificate, credentials
-from aoai_operator.core.envoy.settings import GatewaySettings
+from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Resources, Snapshot, TypeUrl
 from aoai_operator.core.envoy.virtualhosts import gateway_configuration, https_configuration, pool_configuration
 from aoai_operator.core.names import PoolKey, SecretRef
@@ -127,7 +127,7 @@ def _shared(
 ) -> Iterator[tuple[TypeUrl, Resource]]:
     """Yield what pools share. As little as can be: a change of any pool makes it anew, and sends it whole."""
     yield TypeUrl.LISTENER, listener(settings)
-    if settings.ledger is not None:
+    if settings.ledger is not None and settings.ledger != CONTROL_PLANE:
         yield TypeUrl.CLUSTER, ledger_cluster(settings.ledger)
     yield TypeUrl.EXTENSION, lua_filter(settings)
     plain = [t for t in tables if not _by_tls(t, settings)]

@@ -91,20 +91,19 @@ class Admission:
         """Replace what was estimated by what was used; tell whether that is news."""
         granted = self._granted.get(settlement.tenant)
         served = self._served.get((settlement.pool, settlement.model))
-        asked = self._asked.pop(settlement.request_id, 0) if not settlement.grant else 0
+        grant = settlement.grant or self._asked.pop(settlement.request_id, 0)
+        if not settlement.sent:
+            return bool(grant) and self.ledger.settle(grant, settlement.draw, settlement.estimate, {})
         if granted is None or served is None:
             return False
         if settlement.used:
             self._learn(settlement, settlement.used)
-        if not (grant := settlement.grant or asked):
+        if not grant:
             return False
-        if not settlement.sent:
-            used: Amount = {}
-        elif (known := settlement.used or self._produced(settlement, granted, served)) is None:
+        used = settlement.used or self._produced(settlement, granted, served)
+        if used is None:
             return self.ledger.keep(grant, settlement.draw)
-        else:
-            used = served.terms(granted).amount(known)
-        return self.ledger.settle(grant, settlement.draw, settlement.estimate, used)
+        return self.ledger.settle(grant, settlement.draw, settlement.estimate, served.terms(granted).amount(used))
 
     def _learn(self, settlement: Settlement, used: Used) -> None:
         model = settlement.pool, settlement.model

@@ -1,4 +1,7 @@
-"""What the access log tells of a request, as the ledger wants it."""
+"""What the access log tells of a request, as the ledger wants it.
+
+Of one that was refused as well: the ledger may have let it in, and its answer came too late.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ _MAYBE_SENT = frozenset({"DC", "DPE", "UT", "SI", "DT", "UC", "UR", "UPE"})
 
 def settlement_of(answer: Answer) -> Settlement | None:
     """Return the settlement of a request; None where it cannot have been anything that is counted."""
-    if not answer.tenant or not answer.model:
+    if not answer.tenant:
         return None
     grant, draw, tokens, cost, text_bytes = _told(answer.quota)
     usage = answer.usage

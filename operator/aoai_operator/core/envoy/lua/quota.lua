@@ -1,5 +1,8 @@
 -- Quotas: what a tenant may use is asked of the ledger (core/quota/asking.py has the two lines), or drawn from a lease.
--- Before it stand json.lua, LEDGER, whether there is one, and WORKERS, how many share a rate while it is away. request.lua asks `quota_admits`, response.lua tells `quota_headers`.
+-- Before it stand json.lua and the data:
+--   LEDGER: {cluster, gateway}, where it is asked; by gRPC where a gateway is to be named; false: nowhere
+--   WORKERS: how many share a rate while it is away
+-- request.lua asks `quota_admits`, response.lua tells `quota_headers`.
 --
 -- A lease is what the ledger charged already, for this worker to spend on its own. All of this is kept by worker; what is lost
 -- with it lapses in the ledger, and is never spent twice. Times are ms; a lease's life is counted from before it was asked
@@ -195,7 +198,7 @@ local function quota_refuses(h, e, tenant, model, now, ms, limit, of, period)
   if period then
     kind, code = 'insufficient_quota', 'insufficient_quota'
     message = ms and format('The budget of the tenant %s for this %s is used up. It begins anew at %s.', tenant, period:lower(),
-        os.date('!%Y-%m-%dT%H:%M:%SZ', ceil((now + ms) / 1000)))
+        os.date('!%Y-%m-%dT%H:%M:%SZ', floor((now + ms) / 1000 + 0.5)))
       or format('This request is larger than the whole budget of the tenant %s for a %s.', tenant, period:lower())
     fields['x-should-retry'] = 'false'
   else
@@ -312,16 +315,30 @@ local function failed(h)
   return now
 end
 
+local ASK = {[':method'] = 'POST', [':path'] = '/', [':authority'] = 'ledger'}
+local ASK_GRPC = LEDGER and LEDGER.gateway and {[':method'] = 'POST', [':path'] = '/aoai.dev.Ledger/Ask', [':authority'] = 'ledger',
+  ['content-type'] = 'application/grpc', te = 'trailers', ['x-aoai-gateway'] = LEDGER.gateway}
+local PATIENCE = {timeout_ms = DEADLINE, send_xff = false}
+
+-- Asks with one line, and returns the ledger's, or nil. A message of gRPC is a zero, its length in four bytes, and itself; a
+-- failure has none.
+local function exchange(h, line)
+  local n = #line
+  if ASK_GRPC then line = string.char(0, 0, 0, floor(n / 256), n % 256) .. line end
+  local answer, body = h:httpCall(LEDGER.cluster, ASK_GRPC or ASK, line, PATIENCE)
+  if answer[':status'] ~= '200' or not body then return nil end
+  return ASK_GRPC and sub(body, 6) or body
+end
+
 -- One call to the ledger. Returns its words, or nil.
 local function call(h, e, request_id, said, want, now)
   local rests, t, r, c = e.rests, e.owed_t, e.owed_r, e.owed_c
   e.rests, e.owed_t, e.owed_r, e.owed_c = {}, 0, 0, 0
   local owed = (t > 0 or r > 0) and format('%d:%d:%d', t, r, c) or ''
-  local answer, body = h:httpCall('ledger', {[':method'] = 'POST', [':path'] = '/', [':authority'] = 'ledger'},
-    concat({e.who, request_id, said, want, owed, concat(rests, ',')}, '\t'), {timeout_ms = DEADLINE, send_xff = false})
-  if answer[':status'] == '200' and body then
+  local words = exchange(h, concat({e.who, request_id, said, want, owed, concat(rests, ',')}, '\t'))
+  if words then
     fails, down_till = 0, 0
-    return body
+    return words
   end
   -- A lease is closed once, however often that is told; what is owed is at worst counted twice.
   for i = 1, #rests do e.rests[#e.rests + 1] = rests[i] end

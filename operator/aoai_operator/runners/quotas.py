@@ -1,0 +1,126 @@
+"""Holds tenants to their quotas: the leader has the ledger, and every other replica asks it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+
+from pydantic import TypeAdapter, ValidationError
+
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.admission import Admission
+from aoai_operator.core.quota.asking import Question, read, write
+from aoai_operator.core.quota.settling import Settlement
+from aoai_operator.core.table import RoutingTable
+from aoai_operator.ports import UnavailableError
+
+ASK, SETTLE = "Ask", "Settle"
+"""What replicas call each other for."""
+
+Call = Callable[[str, bytes], Awaitable[bytes]]
+"""Calls the leader, or raises UnavailableError."""
+
+_KEPT = 50_000
+"""Settlements that wait for a leader; the oldest are then forgotten, and their charges stay."""
+_BATCH = 1_000
+_PAUSE = 0.1
+"""Seconds between two batches, and before a new try."""
+
+_SETTLEMENTS = TypeAdapter(list[Settlement])
+
+
+class Quotas:
+    """One replica's part. Times are milliseconds."""
+
+    def __init__(self, *, call: Call, now: Callable[[], int]) -> None:
+        """Take the ways out.
+
+        Args:
+            call: calls the leader.
+            now: a clock that never goes back.
+        """
+        self._call = call
+        self._now = now
+        self._ledger: Admission | None = None
+        self._tables: Mapping[PoolKey, RoutingTable] = {}
+        self._waiting: deque[Settlement] = deque(maxlen=_KEPT)
+        self._woken = asyncio.Event()
+
+    def lead(self, leading: bool) -> None:
+        """Have the ledger from now on, or leave it to another replica."""
+        self._ledger = Admission(self._now()) if leading else None
+        if self._ledger is not None:
+            self._ledger.follow(self._tables.values())
+            self._woken.set()
+
+    def follow(self, tables: Mapping[PoolKey, RoutingTable]) -> None:
+        """Take the tables that are in force."""
+        self._tables = tables
+        if self._ledger is not None:
+            self._ledger.follow(tables.values())
+
+    async def ask(self, line: str) -> str:
+        """Answer a proxy's ask.
+
+        Raises:
+            ValueError: it is none.
+            UnavailableError: nobody leads, or the leader does not answer.
+        """
+        question = read(line)
+        if self._ledger is None:
+            return (await self._call(ASK, line.encode())).decode()
+        return self._answer(self._ledger, question)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Take what a request used."""
+        if self._ledger is not None:
+            self._ledger.settle(settlement)
+        else:
+            self._waiting.append(settlement)
+            self._woken.set()
+
+    async def called(self, what: str, data: bytes) -> bytes:
+        """Answer another replica.
+
+        Raises:
+            ValueError: it cannot be read.
+            UnavailableError: this replica does not lead.
+        """
+        if self._ledger is None:
+            raise UnavailableError("this replica does not lead")
+        if what == ASK:
+            return self._answer(self._ledger, read(data.decode())).encode()
+        try:
+            settlements = _SETTLEMENTS.validate_json(data)
+        except ValidationError as error:
+            raise ValueError("these are no settlements") from error
+        for settlement in settlements:
+            self._ledger.settle(settlement)
+        return b""
+
+    async def run(self) -> None:
+        """Tell the leader what requests used, until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            await asyncio.sleep(_PAUSE)
+            await self._tell()
+            if self._waiting:
+                self._woken.set()
+
+    async def _tell(self) -> None:
+        batch = [self._waiting[place] for place in range(min(_BATCH, len(self._waiting)))]
+        if self._ledger is not None:
+            for settlement in batch:
+                self._ledger.settle(settlement)
+        elif batch:
+            try:
+                await self._call(SETTLE, _SETTLEMENTS.dump_json(batch))
+            except UnavailableError:
+                return
+        for _ in batch:
+            self._waiting.popleft()
+
+    def _answer(self, ledger: Admission, question: Question) -> str:
+        return write(ledger.ask(question, self._now()))
