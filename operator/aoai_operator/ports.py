@@ -196,13 +196,14 @@ class KubeApi(Protocol):
         """Return an object by its namespace and name, None if there is none."""
         ...
 
-    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False, part: str = "") -> JsonObject:
         """Make an object what the body says, by server-side apply; return it.
 
         Args:
             resource: its kind.
             body: all fields that we own; those that we owned and that it leaves out are removed.
             status: whether the body gives the status, which has a field manager of its own, and nothing else.
+            part: a part of the fields that has a field manager of its own: the others are left as they are.
         """
         ...
 

@@ -64,7 +64,7 @@ class Server:
         self.meanwhile()
         return found
 
-    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False, part: str = "") -> JsonObject:
         raise NotImplementedError
 
     async def create(self, resource: Resource, body: JsonObject) -> JsonObject:

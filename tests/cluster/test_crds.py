@@ -185,7 +185,16 @@ async def test_short_names_category_and_columns(cluster: ControlPlane, namespace
     wide = await cluster.kubectl("get", "abp", "-n", namespace, "-o", "wide")
     assert wide.splitlines()[0].split() == ["NAME", "READY", "HEALTHY", "GATEWAY", "REVISION", "MESSAGE", "AGE"]
     tenants = await cluster.kubectl("get", "tq", "-n", namespace, "-o", "wide")
-    assert tenants.splitlines()[0].split() == ["NAME", "READY", "POOLS", "MESSAGE", "AGE"]
+    assert tenants.splitlines()[0].split() == [
+        "NAME",
+        "READY",
+        "TOKENS",
+        "BUDGET",
+        "REQUESTS",
+        "POOLS",
+        "MESSAGE",
+        "AGE",
+    ]
     assert tenants.splitlines()[1].split()[:2] == ["team", "chat"]
 
 

@@ -80,3 +80,27 @@ async def test_a_follower_that_dies_changes_nothing(plane: ControlPlane, namespa
 
         await eventually(asked, within=10, what="the Envoys ask the one that is left")
         await let_in(house, 30 - first)
+
+
+async def test_what_was_used_is_in_the_status_and_outlives_its_leader(plane: ControlPlane, namespace: str) -> None:
+    async with House(plane, namespace) as house:
+        await start_fleet(house)
+        await grant(house, 30)
+        await let_in(house, 30)
+
+        async def told() -> bool:
+            shown = await plane.kubectl("get", "tq", "team", "-n", namespace, "-o", "wide")
+            return "30/30" in shown
+
+        await eventually(told, within=30, what="kubectl shows what was used")
+        first = await leader(house)
+        await first.part.kill()
+        got: Counter[str] = Counter()
+
+        async def refused() -> bool:
+            nonlocal got
+            got = await flood(house, 5)
+            return got["refused"] > 0 or got["let in"] > 0
+
+        await eventually(refused, within=40, what="another leader answers")
+        assert got["let in"] == 0, "it knows what was used before it"

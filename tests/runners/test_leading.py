@@ -14,6 +14,7 @@ from aoai_operator.cluster import leading as module
 from aoai_operator.cluster.leading import Leading
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
+from aoai_operator.cluster.usage import UsageWriter
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.world import World
@@ -83,6 +84,7 @@ def leader(resources: Missing) -> Leading:
             taken_changed=changed,
             arrived=lambda: True,
         ),
+        usage=lambda: cast(UsageWriter, SimpleNamespace(begin=lambda: None, run=asyncio.Event().wait)),
         observe=lambda _: Overrides(),
         programming=dict,
         reconciled=lambda _: None,

@@ -48,7 +48,8 @@ class Api:
         self.tried: list[str] = []
         self.odd = True
 
-    async def apply(self, _resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+    async def apply(self, _resource: Resource, body: JsonObject, *, status: bool = False, part: str = "") -> JsonObject:
+        assert not part
         assert status
         name: str = body["metadata"]["name"]
         self.tried.append(name)

@@ -83,9 +83,10 @@ class Line:
         """Get."""
         return await self._over("get", key.name, self._api.get(resource, key))
 
-    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False, part: str = "") -> JsonObject:
         """Apply."""
-        return await self._over("apply", body["metadata"]["name"], self._api.apply(resource, body, status=status))
+        applied = self._api.apply(resource, body, status=status, part=part)
+        return await self._over("apply", body["metadata"]["name"], applied)
 
     async def create(self, resource: Resource, body: JsonObject) -> JsonObject:
         """Create."""

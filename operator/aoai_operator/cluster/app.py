@@ -39,6 +39,7 @@ from aoai_operator.cluster.leading import Leading
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.starting import StartError, health, pods_log
+from aoai_operator.cluster.usage import UsageWriter
 from aoai_operator.cluster.writer import ARRIVING, Writer
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.audience import Audience, Placement
@@ -236,6 +237,7 @@ class _Operator:
                 taken_changed=taken_changed,
                 arrived=self._arrived.is_set,
             ),
+            usage=lambda: UsageWriter(api=self._fenced, quotas=self._quotas, resources=resources, events=self._events),
             observe=self._observer.overrides,
             programming=self._peering.programming,
             reconciled=self._metrics.reconciled,

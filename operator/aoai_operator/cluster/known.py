@@ -22,6 +22,7 @@ from aoai_operator.core.api import (
     read_status,
 )
 from aoai_operator.core.api.base import REQUESTED_AT
+from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.credentials import reference
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import tls_refs
@@ -39,7 +40,8 @@ class Known(Generic[S]):
         parsed: the resource, or what is wrong with it.
         generation: the one of its spec.
         refs: the entries of Secrets that it refers to.
-        status: what its status says; None for nothing that we could have written.
+        status: what its status says; None for nothing that we could have written. Without `usage`.
+        usage: what a tenant used, as its status says.
     """
 
     reference: JsonObject
@@ -48,6 +50,7 @@ class Known(Generic[S]):
     refs: frozenset[SecretRef]
     status: S | None
     _read_of: tuple[object, ...]
+    usage: TenantUsage | None = None
 
     @property
     def uid(self) -> str:
@@ -71,14 +74,18 @@ def _known(kind: str, model: type[S], raw: JsonObject, before: Known[S] | None) 
     # A generation counts the changes of the spec; of the metadata only this annotation is read, and can change.
     read_of = (metadata["uid"], metadata["generation"], annotations, raw["apiVersion"])
     status = read_status(model, raw.get("status"))
+    usage = status.usage if isinstance(status, TenantQuotaStatus) else None
+    if status is not None and usage is not None:
+        # It is written apart: what is compiled says nothing of it.
+        status = status.model_copy(update={"usage": None})
     about = _reference(kind, raw)
     if before is not None and before._read_of == read_of:
         same = before.status if before.status == status else status
-        return Known(about, before.parsed, before.generation, before.refs, same, before._read_of)
+        return Known(about, before.parsed, before.generation, before.refs, same, before._read_of, usage)
     # Annotations can be as long as the object itself: kubectl writes down there what it applied.
     short = {**metadata, "annotations": annotations}
     parsed = parse({"apiVersion": raw["apiVersion"], "kind": kind, "spec": raw.get("spec"), "metadata": short})
-    return Known(about, parsed, metadata["generation"], frozenset(_refs(parsed)), status, read_of)
+    return Known(about, parsed, metadata["generation"], frozenset(_refs(parsed)), status, read_of, usage)
 
 
 def _reference(kind: str, raw: JsonObject) -> JsonObject:

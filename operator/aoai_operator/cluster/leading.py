@@ -13,6 +13,7 @@ from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import Unavailable
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
+from aoai_operator.cluster.usage import UsageWriter
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.core.compiler import Compiled
 from aoai_operator.core.names import PoolKey
@@ -40,6 +41,7 @@ class Leading:
         secrets: SecretReader,
         serving: Serving,
         writer: Callable[[Callable[[], None]], Writer],
+        usage: Callable[[], UsageWriter],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
         reconciled: Callable[[float], None],
@@ -54,6 +56,7 @@ class Leading:
             secrets: reads what they refer to.
             serving: has the tables that serve: what is held, or cannot be compiled, stays as it is there.
             writer: makes the one that writes during one term, with whom to tell when its `taken` changed.
+            usage: makes the one that writes what tenants used.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
             reconciled: hears how many seconds a pass took.
@@ -65,11 +68,13 @@ class Leading:
         self._secrets = secrets
         self._serving = serving
         self._new_writer = writer
+        self._new_usage = usage
         self._observe = observe
         self._programming = programming
         self._reconciled = reconciled
         self._begun = 0.0
         self._compiled = False
+        self._all_read = asyncio.Event()
         self.settled = asyncio.Event()
         """Set once everything was compiled, by this replica and for the first time."""
         self._now = now
@@ -104,6 +109,7 @@ class Leading:
         # What serves must be known before anything is written, or a pool that is held would lose its table.
         await self._serving.read.wait()
         self._compiled = False
+        self._all_read.clear()
         self._writer = writer = self._new_writer(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
@@ -120,10 +126,17 @@ class Leading:
                 tasks.create_task(reconciler.run())
                 tasks.create_task(writer.run())
                 tasks.create_task(self._resync(reconciler))
+                tasks.create_task(self._count(self._new_usage()))
         finally:
             self._reconciler = self._writer = None
             for kind in self._resources.refs():
                 self._secrets.want(kind, {})
+
+    async def _count(self, usage: UsageWriter) -> None:
+        """Go on counting from where the leader before this one was."""
+        await self._all_read.wait()
+        usage.begin()
+        await usage.run()
 
     async def _resync(self, reconciler: Reconciler) -> None:
         """Wake for what nobody woke for: a resync, and what could not be read before."""
@@ -136,6 +149,7 @@ class Leading:
     async def _load(self) -> World:
         self._begun = asyncio.get_running_loop().time()
         await self._read()
+        self._all_read.set()
         for kind, refs in self._resources.refs().items():
             self._secrets.want(kind, refs)
         if requested := self._resources.requested():

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from pydantic import TypeAdapter, ValidationError
 
+from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.admission import Admission
 from aoai_operator.core.quota.asking import Question, read, write
@@ -43,6 +44,7 @@ class Quotas:
         self._call = call
         self._now = now
         self._ledger: Admission | None = None
+        self._restored = False
         self._tables: Mapping[PoolKey, RoutingTable] = {}
         self._waiting: deque[Settlement] = deque(maxlen=_KEPT)
         self._woken = asyncio.Event()
@@ -50,6 +52,7 @@ class Quotas:
     def lead(self, leading: bool) -> None:
         """Have the ledger from now on, or leave it to another replica."""
         self._ledger = Admission(self._now()) if leading else None
+        self._restored = False
         if self._ledger is not None:
             self._ledger.follow(self._tables.values())
             self._woken.set()
@@ -59,6 +62,24 @@ class Quotas:
         self._tables = tables
         if self._ledger is not None:
             self._ledger.follow(tables.values())
+
+    def restore(self, told: Mapping[PoolKey, TenantUsage]) -> None:
+        """Count what the leader before this one had counted, and answer from now on."""
+        if self._ledger is not None:
+            self._ledger.restore(told)
+            self._restored = True
+
+    def touched(self) -> set[PoolKey]:
+        """Return the tenants of whom something was counted since the last call."""
+        return self._ledger.ledger.touched() if self._ledger is not None else set()
+
+    def usage(self, tenant: PoolKey) -> TenantUsage | None:
+        """Return what a tenant used; None for one without limits, or where this replica does not lead."""
+        return self._ledger.usage(tenant, self._now()) if self._ledger is not None else None
+
+    def differs(self, tenant: PoolKey, before: TenantUsage | None, after: TenantUsage) -> bool:
+        """Tell whether what a status says of a tenant is worth another write."""
+        return self._ledger is not None and self._ledger.differs(tenant, before, after)
 
     async def ask(self, line: str) -> str:
         """Answer a proxy's ask.
@@ -123,4 +144,6 @@ class Quotas:
             self._waiting.popleft()
 
     def _answer(self, ledger: Admission, question: Question) -> str:
+        if not self._restored:
+            raise UnavailableError("the leader does not know yet what was used before")
         return write(ledger.ask(question, self._now()))

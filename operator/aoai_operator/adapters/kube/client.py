@@ -98,12 +98,12 @@ class Kube:
                 return None
             raise
 
-    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False, part: str = "") -> JsonObject:
         """Apply by force: what somebody else has made of our fields is undone."""
         url = _path(resource, body["metadata"].get("namespace"), body["metadata"]["name"]) + (
             "/status" if status else ""
         )
-        query = {"fieldManager": STATUS_MANAGER if status else MANAGER, "force": "true"}
+        query = {"fieldManager": "-".join(filter(None, (STATUS_MANAGER if status else MANAGER, part))), "force": "true"}
         full = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         return _shown(await self._call("patch", resource, "PATCH", url, query, body=full, media=_APPLY), resource)
 

@@ -21,10 +21,10 @@ class Fenced:
         self.get = api.get
         self.serves = api.serves
 
-    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False) -> JsonObject:
+    async def apply(self, resource: Resource, body: JsonObject, *, status: bool = False, part: str = "") -> JsonObject:
         """Apply as the leader."""
         async with self._election.writing():
-            return await self._api.apply(resource, body, status=status)
+            return await self._api.apply(resource, body, status=status, part=part)
 
     async def create(self, resource: Resource, body: JsonObject) -> JsonObject:
         """Create as the leader."""

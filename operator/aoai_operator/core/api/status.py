@@ -7,11 +7,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from aoai_operator.core.api.base import Label, Model, ModelName, list_map
+from aoai_operator.core.api.usage import TenantUsage, Timestamp
 from aoai_operator.core.observed import State
 
-Timestamp = Annotated[
-    str, Field(max_length=40, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T", json_schema_extra={"format": "date-time"})
-]
 _COUNT = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -115,6 +113,9 @@ class TenantQuotaStatus(Model):
     observed_generation: Annotated[int, Field(ge=-1)] = _GENERATION
     conditions: tuple[Condition, ...] = _CONDITIONS
     last_handled_reconcile_at: Annotated[str, Field(max_length=64)] = _HANDLED
+    usage: TenantUsage | None = Field(
+        default=None, description="What the tenant used, as far as something is limited. Optional."
+    )
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -4,6 +4,7 @@
 - window, calendar: a sliding minute, and the windows of budgets
 - estimate: what a request will use
 - terms: how what it used is counted
+- usage: what counts, for a tenant's status
 - account: what a tenant used, and whether more fits
 - frees: when how much will be free
 - sharing: how tenants share what a pool can give

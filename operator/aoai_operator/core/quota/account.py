@@ -8,6 +8,7 @@ from typing import Protocol
 
 from aoai_operator.core.quota.calendar import Period, window_of
 from aoai_operator.core.quota.limits import Amount, Budget, Limits, Unit
+from aoai_operator.core.quota.usage import Usage
 from aoai_operator.core.quota.window import Window
 
 ALL_MODELS = ""
@@ -136,6 +137,26 @@ class Account:
         for unit, meter in self._meters(model):
             if by.get(unit):
                 meter.amend(at, by[unit])
+
+    def usage(self, now: int) -> Usage:
+        """Return what counts now."""
+        models = {model for model, _ in self._windows if model != ALL_MODELS}
+        used = {m: tuple(self._window(m, unit).used(now) for unit in _RATES) for m in models}
+        spent = {budget: self._budget(budget) for budget in self.limits.budgets}
+        return Usage(
+            at=now,
+            models={model: (tokens, requests) for model, (tokens, requests) in used.items() if tokens or requests},
+            budgets=tuple((budget, one.used(now), one.window(now)[1]) for budget, one in spent.items()),
+        )
+
+    def restore(self, usage: Usage) -> None:
+        """Count what was used before, as of its time: all of the last minute as if it had been just then."""
+        for model, amounts in usage.models.items():
+            for unit, amount in zip(_RATES, amounts, strict=True):
+                for scope in (ALL_MODELS, model):
+                    self._window(scope, unit).charge(usage.at, amount)
+        for budget, used, _ in usage.budgets:
+            self._budget(budget).charge(usage.at, used)
 
     def _meters(self, model: str) -> Iterator[tuple[Unit, Meter]]:
         for unit in _RATES:

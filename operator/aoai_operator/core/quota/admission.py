@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from math import ceil
 
+from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.account import Bound
 from aoai_operator.core.quota.asking import Answer, Known, No, Question, Rate, Yes
@@ -16,6 +17,7 @@ from aoai_operator.core.quota.ledger import Ask, Ledger, Refused
 from aoai_operator.core.quota.limits import Amount, Unit
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
+from aoai_operator.core.quota.usage import differs, read_usage, told
 from aoai_operator.core.table import RoutingTable
 
 _GRANTS_A_MS = 1_000
@@ -104,6 +106,21 @@ class Admission:
         if used is None:
             return self.ledger.keep(grant, settlement.draw)
         return self.ledger.settle(grant, settlement.draw, settlement.estimate, served.terms(granted).amount(used))
+
+    def usage(self, tenant: PoolKey, now: int) -> TenantUsage | None:
+        """Return what a tenant used, as its status tells it; None for one without limits."""
+        granted, usage = self._granted.get(tenant), self.ledger.usage(tenant, now)
+        return told(usage, granted.limits, granted.currencies) if granted and usage else None
+
+    def differs(self, tenant: PoolKey, before: TenantUsage | None, after: TenantUsage) -> bool:
+        """Tell whether what a status says of a tenant is worth another write."""
+        granted = self._granted.get(tenant)
+        return granted is not None and differs(before, after, granted.limits)
+
+    def restore(self, told: Mapping[PoolKey, TenantUsage]) -> None:
+        """Count what statuses told of a ledger before this one."""
+        for tenant, usage in told.items():
+            self.ledger.restore(tenant, read_usage(usage))
 
     def _learn(self, settlement: Settlement, used: Used) -> None:
         model = settlement.pool, settlement.model

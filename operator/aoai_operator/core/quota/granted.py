@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.estimate import Reservation
-from aoai_operator.core.quota.limits import Budget, Limits, Unit
+from aoai_operator.core.quota.limits import Budget as LedgerBudget
+from aoai_operator.core.quota.limits import Limits, Unit
 from aoai_operator.core.quota.terms import Rates, Terms
-from aoai_operator.core.table import Model, PerMinute, Quota, RoutingTable, TokenRates
+from aoai_operator.core.table import Budget, Model, PerMinute, Quota, RoutingTable, TokenRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,13 @@ class Granted:
         limits: what it may use.
         reservation: how much of a request is reserved.
         weights: what its tokens count for.
+        currencies: of its budgets in money.
     """
 
     limits: Limits
     reservation: Reservation
     weights: Rates
+    currencies: Mapping[LedgerBudget, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +72,23 @@ def _served(table: RoutingTable, model: Model) -> Served:
 
 
 def _granted(quota: Quota) -> Granted:
+    budgets = {made: spec.currency for spec in quota.budgets for made in _budgets(spec)}
     limits = Limits(
         per_minute=next((_amount(limit) for limit in quota.limits if not limit.model), {}),
         per_model={limit.model: _amount(limit) for limit in quota.limits if limit.model},
         concurrent=quota.concurrent,
-        budgets=tuple(_budgets(quota)),
+        budgets=tuple(budgets),
         shadow=not quota.enforced,
     )
-    return Granted(limits, Reservation.STRICT if quota.strict else Reservation.EXPECTED, _rates(quota.weights))
+    reservation = Reservation.STRICT if quota.strict else Reservation.EXPECTED
+    return Granted(limits, reservation, _rates(quota.weights), {made: cur for made, cur in budgets.items() if cur})
 
 
-def _budgets(quota: Quota) -> Iterable[Budget]:
-    for budget in quota.budgets:
-        zone = ZoneInfo(budget.time_zone)
-        for unit, most in ((Unit.TOKENS, budget.tokens), (Unit.COST, budget.cost)):
-            if most is not None:
-                yield Budget(Period(budget.period), unit, most, zone)
+def _budgets(budget: Budget) -> Iterable[LedgerBudget]:
+    zone = ZoneInfo(budget.time_zone)
+    for unit, most in ((Unit.TOKENS, budget.tokens), (Unit.COST, budget.cost)):
+        if most is not None:
+            yield LedgerBudget(Period(budget.period), unit, most, zone)
 
 
 def _amount(limit: PerMinute) -> dict[Unit, int]:

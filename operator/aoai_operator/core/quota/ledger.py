@@ -19,6 +19,7 @@ from aoai_operator.core.quota.account import Account, Bound
 from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.limits import Amount, Limits, Unit
 from aoai_operator.core.quota.pool import Pool, SharedPool, Taken
+from aoai_operator.core.quota.usage import Usage
 
 FAR_MS, NEAR_MS = 10_000, 2_000
 """How long a lease lives while more, or less, than half of every rate is left."""
@@ -93,7 +94,7 @@ class _Grant:
     """What was admitted.
 
     Attributes:
-        account, model: whose it is, and for what.
+        tenant, account, model: whose it is, and for what.
         taken: what its tenant took of the pool, if that is shared.
         at, need: when the request that asked was charged, and with how much.
         spent_at, charged: when the lease is taken to be spent, and how much of it is charged there.
@@ -103,6 +104,7 @@ class _Grant:
         settled: the draws that were settled.
     """
 
+    tenant: PoolKey
     account: Account
     model: str
     taken: Taken | None
@@ -147,6 +149,7 @@ class Ledger:
         self._pools: dict[PoolKey, SharedPool] = {}
         self._grants: dict[int, _Grant] = {}
         self._ends: list[tuple[int, int]] = []
+        self._touched: set[PoolKey] = set()
         self._last = first - 1
 
     def limit(self, limits: Mapping[PoolKey, Limits]) -> None:
@@ -190,6 +193,7 @@ class Ledger:
         if known is None or draw in known.settled:
             return False
         known.settled.add(draw)
+        self._touched.add(known.tenant)
         before = known.need if draw == 0 else estimate
         by = {unit: used.get(unit, 0) - before.get(unit, 0) for unit in Unit}
         if draw == 0:
@@ -229,6 +233,23 @@ class Ledger:
         """Count what was let in while nobody could be asked; if that is more than was left, nothing is for a time."""
         account = self._accounts.setdefault(tenant, Account(Limits()))
         account.charge(model, now, amount)
+        self._touched.add(tenant)
+
+    def touched(self) -> set[PoolKey]:
+        """Return the tenants of whom something was counted since the last call."""
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def usage(self, tenant: PoolKey, now: int) -> Usage | None:
+        """Return what counts of a tenant; None for one without limits."""
+        self._expire(now)
+        account = self._accounts.get(tenant)
+        return account.usage(now) if account else None
+
+    def restore(self, tenant: PoolKey, usage: Usage) -> None:
+        """Count what a ledger before this one had counted of a tenant."""
+        if account := self._accounts.get(tenant):
+            account.restore(usage)
 
     def reserved(self, grant: int) -> int:
         """Return the tokens that were charged for the request that asked; 0 where the grant is not known."""
@@ -257,7 +278,10 @@ class Ledger:
         account.running += running
         pool = self._shared(ask)
         taken = pool.taken(ask.tenant) if pool else None
-        grant = _Grant(account, ask.model, taken, now, ask.need, now + life, dict(lease), bool(lease), running)
+        self._touched.add(ask.tenant)
+        grant = _Grant(
+            ask.tenant, account, ask.model, taken, now, ask.need, now + life, dict(lease), bool(lease), running
+        )
         grant.charge(grant.at, grant.need)
         grant.charge(grant.spent_at, grant.charged)
         self._grants[self._last] = grant
