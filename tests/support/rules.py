@@ -102,6 +102,13 @@ TENANT: list[Case] = [
         "must give either tokens or cost",
     ),
     (
+        "spec.limits.budgets",
+        [{"period": "Day", "cost": {"amount": 1, "currency": c}} for c in ("USD", "USD")],
+        [{"period": "Day", "cost": {"amount": 1, "currency": c}} for c in ("USD", "EUR")],
+        "spec.limits.budgets",
+        "all budgets in money must be in one currency",
+    ),
+    (
         "spec.perModel",
         [{"model": "gpt-4o", "requestsPerMinute": 1}],
         [{"model": "gpt-4o"}],

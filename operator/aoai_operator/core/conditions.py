@@ -13,6 +13,8 @@ class ConditionType(StrEnum):
     RESOLVED_REFS = "ResolvedRefs"
     PROGRAMMED = "Programmed"
     HEALTHY = "Healthy"
+    ENFORCED = "Enforced"
+    EXACT = "Exact"
     READY = "Ready"
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
@@ -37,6 +39,12 @@ class ConditionReason(StrEnum):
     NAMESPACE_NOT_WATCHED = "NamespaceNotWatched"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     MODEL_NOT_FOUND = "ModelNotFound"
+    TIME_ZONE_NOT_FOUND = "TimeZoneNotFound"
+    PRICE_NOT_FOUND = "PriceNotFound"
+
+    ENFORCED = "Enforced"
+    SHADOW = "Shadow"
+    EXACT = "Exact"
 
     PROGRAMMED = "Programmed"
     SUSPENDED = "Suspended"
@@ -66,6 +74,8 @@ FAULTS: Mapping[ConditionReason, ConditionType] = {
     ConditionReason.NAMESPACE_NOT_WATCHED: ConditionType.RESOLVED_REFS,
     ConditionReason.NAMESPACE_NOT_ALLOWED: ConditionType.RESOLVED_REFS,
     ConditionReason.MODEL_NOT_FOUND: ConditionType.RESOLVED_REFS,
+    ConditionReason.TIME_ZONE_NOT_FOUND: ConditionType.RESOLVED_REFS,
+    ConditionReason.PRICE_NOT_FOUND: ConditionType.RESOLVED_REFS,
 }
 """The reasons that findings give, each with its condition: Accepted is about the object itself, ResolvedRefs about what
 it refers to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aoai_operator.core.api import TenantQuota
 from aoai_operator.core.api.quota import BudgetSpec, Enforcement, OnLedgerFailure, Reservation
@@ -29,6 +30,15 @@ def table_quota(quota: TenantQuota) -> Quota | None:
     )
 
 
+def known_zone(name: str) -> bool:
+    """Tell whether there is a time zone of this name."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
+
+
 def _rates(quota: TenantQuota) -> Iterator[PerMinute]:
     limits = quota.spec.limits
     whole = PerMinute(tokens=limits.tokens_per_minute, requests=limits.requests_per_minute)
@@ -42,7 +52,8 @@ def _budget(budget: BudgetSpec) -> Budget:
     cost = budget.cost
     return Budget(
         period=budget.period.value,
-        time_zone=budget.time_zone,
+        # Of a zone that nobody knows the condition tells; the budget holds all the same.
+        time_zone=budget.time_zone if known_zone(budget.time_zone) else "UTC",
         tokens=budget.tokens,
         cost=round(cost.amount * _MILLIONTHS) if cost else None,
         currency=cost.currency if cost else "",

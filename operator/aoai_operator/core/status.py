@@ -25,6 +25,7 @@ from aoai_operator.core.conditions import ConditionReason, ConditionType
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.observed import HostState, Reason, State
+from aoai_operator.core.quotas import table_quota
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.core.world import Programming, World
 
@@ -91,12 +92,27 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
     good = (ConditionType.READY, True, ConditionReason.READY, "The tenant is served.")
     facts.append((ConditionType.READY, False, bad[2], bad[3]) if bad else good)
     facts += _progress(facts)
+    facts += _limits(quota)
     before = world.quota_statuses.get(quota.key)
     return TenantQuotaStatus(
         last_handled_reconcile_at=quota.metadata.requested_at,
         observed_generation=quota.metadata.generation,
         conditions=conditions_of(facts, before.conditions if before else (), quota.metadata.generation, world.now),
     )
+
+
+def _limits(quota: TenantQuota) -> Iterator[Fact]:
+    """Yield how the limits of a tenant hold, where it has any."""
+    limited = table_quota(quota)
+    if limited is None:
+        return
+    if limited.enforced:
+        yield ConditionType.ENFORCED, True, ConditionReason.ENFORCED, ""
+    else:
+        why = "spec.enforcement is Shadow: what breaks a limit is counted, and let in."
+        yield ConditionType.ENFORCED, False, ConditionReason.SHADOW, why
+    # One ledger, the leader's, answers for all replicas.
+    yield ConditionType.EXACT, True, ConditionReason.EXACT, ""
 
 
 def invalid_facts(faults: Iterable[FieldFault]) -> list[Fact]:

@@ -12,7 +12,7 @@ from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, re
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.news import News
-from aoai_operator.core.quotas import table_quota
+from aoai_operator.core.quotas import known_zone, table_quota
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
@@ -207,7 +207,9 @@ def _quota(
             findings.append(problem)
         elif pool is not None:
             findings += _unknown_models(quota, pool)
+            findings += _unpriced(quota, pool)
             tenants.append((key, _tenant(quota, pool, tuple(keys))))
+    findings += _unknown_zones(quota)
     return _Quota(tuple(tenants), tuple(findings))
 
 
@@ -291,6 +293,31 @@ def _unknown_models(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Findi
             message = f"the pool {pool.key} has no model {model}"
             mend = f"it has {', '.join(sorted(known))}"
             yield _finding(quota, ConditionReason.MODEL_NOT_FOUND, f"spec.models[{i}]", message, mend)
+
+
+def _unknown_zones(quota: TenantQuota) -> Iterator[Finding]:
+    for i, budget in enumerate(quota.spec.limits.budgets):
+        if not known_zone(budget.time_zone):
+            field, message = f"spec.limits.budgets[{i}].timeZone", f"there is no time zone {budget.time_zone}"
+            mend = "name one of the IANA database, such as Europe/Berlin; until then the budget is one of UTC"
+            yield _finding(quota, ConditionReason.TIME_ZONE_NOT_FOUND, field, message, mend)
+
+
+def _unpriced(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Finding]:
+    """Yield the first model of a pool that costs nothing in the currency of a budget."""
+    for i, budget in enumerate(quota.spec.limits.budgets):
+        if budget.cost is None:
+            continue
+        allowed = [m for m in pool.spec.models if not quota.spec.models or m.name in quota.spec.models]
+        for model in allowed:
+            if model.prices is None or model.prices.currency != budget.cost.currency:
+                field = f"spec.limits.budgets[{i}].cost.currency"
+                message = f"the model {model.name} of the pool {pool.key} has no price in {budget.cost.currency}"
+                mend = (
+                    "give it prices in that currency, or take the model out of spec.models; until then it costs nothing"
+                )
+                yield _finding(quota, ConditionReason.PRICE_NOT_FOUND, field, message, mend)
+                break
 
 
 def _finding(quota: TenantQuota, fault: ConditionReason, field: str, message: str, mend: str) -> Finding:

@@ -108,7 +108,13 @@ class TenantQuotaSpec(Model):
     )
 
 
-PER_MODEL_RULES = rules(
+QUOTA_RULES = rules(
+    rule(
+        "self.limits.budgets.all(a, self.limits.budgets.all(b, !has(a.cost) || !has(b.cost) "
+        "|| a.cost.currency == b.cost.currency))",
+        "all budgets in money must be in one currency",
+        field_path=".limits.budgets",
+    ),
     rule(
         "self.models.size() == 0 || self.perModel.all(m, m.model in self.models)",
         "every model of perModel must be one of spec.models, where these are given",
@@ -135,7 +141,7 @@ class TenantQuota(Model):
     KIND: ClassVar[str] = "TenantQuota"
 
     metadata: ObjectMeta
-    spec: Annotated[TenantQuotaSpec, Field(json_schema_extra=PER_MODEL_RULES)]
+    spec: Annotated[TenantQuotaSpec, Field(json_schema_extra=QUOTA_RULES)]
 
     @cached_property
     def key(self) -> PoolKey:

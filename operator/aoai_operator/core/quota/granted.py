@@ -39,16 +39,19 @@ class Served:
     Attributes:
         context: the most tokens that it takes, and the most that it gives.
         prices: in millionths of a currency a token; None: it has none.
+        currency: that of the prices.
         timeout_ms: after how long a request for it must be over.
     """
 
     context: int
     prices: Rates | None
+    currency: str
     timeout_ms: int
 
     def terms(self, granted: Granted) -> Terms:
         """Return how a tenant's use of it is counted."""
-        return Terms(granted.weights, self.prices)
+        priced = self.currency in granted.currencies.values()
+        return Terms(granted.weights, self.prices if priced else None)
 
 
 def granted_by(tables: Iterable[RoutingTable]) -> Mapping[PoolKey, Granted]:
@@ -68,7 +71,7 @@ def served_by(tables: Iterable[RoutingTable]) -> Mapping[tuple[PoolKey, str], Se
 
 def _served(table: RoutingTable, model: Model) -> Served:
     prices = _rates(model.prices) if model.prices else None
-    return Served(model.context_tokens, prices, table.timeouts.request_ms)
+    return Served(model.context_tokens, prices, model.currency, table.timeouts.request_ms)
 
 
 def _granted(quota: Quota) -> Granted:
