@@ -114,7 +114,7 @@ async def test_what_is_above_the_limit_is_refused_as_the_sdk_expects_it(gateway:
     async with gateway.client(key=KEYS["tokens"]) as client:
         await ask(client, max_tokens=60)
         with pytest.raises(openai.RateLimitError) as refused:
-            await ask(client, max_tokens=90)
+            await ask(client, max_tokens=120)
     error = refused.value
     assert (error.code, error.type) == ("rate_limit_exceeded", "tokens")
     assert "ai/tokens" in str(error)

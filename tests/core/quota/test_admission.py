@@ -88,6 +88,14 @@ def test_a_settlement_finds_the_ask_by_its_request_id_once() -> None:
     assert left(made) == 850
 
 
+def test_an_ask_that_comes_after_its_request_is_over_costs_nothing() -> None:
+    """It waited for a ledger that stood still, and nobody waits for the answer any more."""
+    made = admission(tokens_per_minute(1_000))
+    assert not made.settle(replace(SETTLED, used=None, sent=False))
+    assert asked(made, Request(400, cap=500)) is None
+    assert left(made) == 1_000
+
+
 def test_what_was_never_sent_or_refused_costs_nothing() -> None:
     made = admission(tokens_per_minute(1_000))
     asked(made, Request(400, cap=500))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from math import ceil
+from typing import Any
 
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
@@ -29,6 +30,8 @@ _STREAMED = 1 / 250
 """Tokens that a byte of a stream is, as long as nothing was learned: an event of the chat form holds one."""
 _REMEMBERED = 100_000
 """Requests under way of which it is known which grant let them in."""
+_OVER = 10_000
+"""Requests that are over, and whose ask may still come: it waited for a ledger that stood still."""
 
 
 class Admission:
@@ -43,6 +46,7 @@ class Admission:
         self._streams: dict[tuple[PoolKey, str], TokensPerByte] = {}
         self._answers: dict[tuple[PoolKey, str], Distribution] = {}
         self._asked: OrderedDict[str, int] = OrderedDict()
+        self._over: OrderedDict[str, None] = OrderedDict()
 
     def follow(self, tables: Iterable[RoutingTable]) -> None:
         """Take the tables that are in force. What was used stays counted, and what was learned stays known."""
@@ -61,6 +65,10 @@ class Admission:
         granted = self._granted.get(question.tenant)
         served = self._served.get((question.pool, question.model))
         if granted is None or served is None:
+            return None
+        if question.request_id in self._over:
+            # Nobody waits for it any more: the ask came later than the log line of its request. Who got no answer tells
+            # all that it told again.
             return None
         for grant, rest in question.rests:
             self.ledger.give_back(grant, rest, now)
@@ -85,8 +93,7 @@ class Admission:
             return _no(found, bounds, known, now)
         if question.request_id and found.grant:
             self._asked[question.request_id] = found.grant
-            if len(self._asked) > _REMEMBERED:
-                self._asked.popitem(last=False)
+            _forget(self._asked, _REMEMBERED)
         return Yes(found.grant, found.lease, found.life_ms, known)
 
     def settle(self, settlement: Settlement) -> bool:
@@ -94,7 +101,10 @@ class Admission:
         granted = self._granted.get(settlement.tenant)
         served = self._served.get((settlement.pool, settlement.model))
         grant = settlement.grant or self._asked.pop(settlement.request_id, 0)
-        if not settlement.sent:
+        if not grant and granted is not None:
+            self._over[settlement.request_id] = None
+            _forget(self._over, _OVER)
+        if not settlement.sent or settlement.owed:
             return bool(grant) and self.ledger.settle(grant, settlement.draw, settlement.estimate, {})
         if granted is None or served is None:
             return False
@@ -147,6 +157,11 @@ class Admission:
             reservation=granted.reservation,
             context=served.context,
         )
+
+
+def _forget(known: OrderedDict[str, Any], most: int) -> None:
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 def _fitting(want: Amount, usual: Amount) -> Amount:

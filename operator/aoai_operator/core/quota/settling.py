@@ -25,6 +25,7 @@ class Settlement:
         text_bytes: the bytes of text of its body; 0: they are not known, or are not all that its prompt is.
         used: what it used, as Azure says; None: Azure did not say.
         sent: whether Azure may have worked on it at all; else it costs nothing.
+        owed: it was let in without the ledger, and is told in another way.
         streamed_bytes: how much of a stream its client was sent; 0: it was none.
     """
 
@@ -39,6 +40,7 @@ class Settlement:
     used: Used | None
     sent: bool
     streamed_bytes: int
+    owed: bool = False
 
 
 _MAYBE_SENT = frozenset({"DC", "DPE", "UT", "SI", "DT", "UC", "UR", "UPE"})
@@ -64,6 +66,7 @@ def settlement_of(answer: Answer) -> Settlement | None:
         sent=answer.attempts > 0
         and (200 <= answer.status < 300 or not _MAYBE_SENT.isdisjoint(answer.flags.split(","))),
         streamed_bytes=answer.bytes_out if answer.stream else 0,
+        owed=answer.quota == "owed",
     )
 
 

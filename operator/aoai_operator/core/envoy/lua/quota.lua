@@ -234,14 +234,17 @@ local function known_refusal(e, t, now)
   return true, nil
 end
 
+-- Lets a request in that is told to the ledger with the next ask.
+local function owe(e, t, c)
+  e.owed_t, e.owed_r, e.owed_c = e.owed_t + t, e.owed_r + 1, e.owed_c + c
+  return 'owed'
+end
+
 -- The ledger is away, or slow: this worker's share of the rates holds, and what it lets in is owed, and told with the next ask.
 local function without(h, e, tenant, model, quota, t, c, now)
   local known, at = known_refusal(e, t, now)
   local ms = known and at and at - now or DOWN
-  if quota.shadow then
-    e.owed_t, e.owed_r, e.owed_c = e.owed_t + t, e.owed_r + 1, e.owed_c + c
-    return '-'
-  end
+  if quota.shadow then return owe(e, t, c) end
   if quota.deny or known then return quota_refuses(h, e, tenant, model, now, max(1, ceil(ms)), e.no_limit or 'tokensPerMinute') end
   local limit = quota.models[model] or quota
   local gone = max(0, now - (e.open_at or now)) / WORKERS / 60000
@@ -255,8 +258,7 @@ local function without(h, e, tenant, model, quota, t, c, now)
     return quota_refuses(h, e, tenant, model, now, DOWN, e.spare_r < 1 and 'requestsPerMinute' or 'tokensPerMinute')
   end
   e.spare_t, e.spare_r = e.spare_t - t, e.spare_r - 1
-  e.owed_t, e.owed_r, e.owed_c = e.owed_t + t, e.owed_r + 1, e.owed_c + c
-  return '-'
+  return owe(e, t, c)
 end
 
 local function number_or(text, other)
@@ -346,8 +348,8 @@ local function call(h, e, request_id, said, want, now)
   return nil
 end
 
--- Lets a request of a limited tenant in, and returns what the log is to say of it: `grant:draw:tokens:cost:bytes`, `-` for one that
--- the ledger was not asked for. Nil: it was refused.
+-- Lets a request of a limited tenant in, and returns what the log is to say of it: `grant:draw:tokens:cost:bytes`, or `owed`; `-` for
+-- nothing. Nil: it was refused.
 local function quota_admits(h, pool, tenant, model, quota, s, operation)
   quotas_seen = true
   local now = h:timestamp()
