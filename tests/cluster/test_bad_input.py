@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import openai
 import pytest
 
 from support.calls import ask
@@ -13,6 +14,7 @@ from support.cluster.client import Json
 from support.cluster.control_plane import ControlPlane
 from support.cluster.house import POOLS, QUOTAS, House
 from support.manifests import TENANT_KEY, secret, tenant_quota
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -23,7 +25,17 @@ async def serving(plane: ControlPlane, namespace: str) -> AsyncIterator[House]:
         await made.release.start_gateway()
         await made.apply_pool("good", spec={"gateway": {"hostnames": ["good.example"]}})
         await made.pool_is("Ready", name="good")
+        # The tenant may have been read after the pool, and come with the next table.
+        await eventually(lambda: answers(made), within=10, what="its tenant is served")
         yield made
+
+
+async def answers(house: House) -> bool:
+    async with house.client("good", max_retries=0) as client:
+        try:
+            return bool(await ask(client))
+        except openai.AuthenticationError:
+            return False
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,9 @@ class Part:
     async def start(self) -> None:
         """Start it, and return when it serves."""
         assert not self.running, f"{self.name} runs already"
+        if self._process is not None and self._process.stdin is not None:
+            # It ended by itself.
+            self._process.stdin.close()
         self._process = self._launch()
         self.starts += 1
         try:
