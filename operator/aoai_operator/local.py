@@ -142,7 +142,7 @@ class _Local:
             now=_now,
         )
         self._steady = SteadyClock()
-        self._admission = Admission(self._steady())
+        self._admission = Admission(self._steady(), self._metrics.quotas)
         self._accounting = Accounting(
             observer=self._observer,
             probe_soon=self._probing.soon,

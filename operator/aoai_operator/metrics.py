@@ -21,6 +21,7 @@ from aoai_operator.core.names import EndpointKey, PoolKey
 from aoai_operator.core.observed import Overrides, Reason, State
 from aoai_operator.core.proxies import Proxy
 from aoai_operator.core.table import RoutingTable
+from aoai_operator.quota_metrics import QuotaMetrics
 
 OTHER = "other"
 MOST_TENANTS = 1_000
@@ -39,6 +40,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
         self._labels = _Labels()
+        self.quotas = QuotaMetrics(registry, self._labels.whose)
         self._remembered: dict[tuple[object, ...], _Series] = {}
         self._requests = Counter(
             "aoai_requests",
@@ -159,6 +161,8 @@ class Metrics:
             answer.status,
             answer.stream,
         )
+        if answer.quota:
+            self.quotas.answer(answer)
         series = self._remembered.get(key) or self._remember(key, answer)
         series.requests.inc()
         series.duration.observe(answer.duration_ms / 1000)
@@ -325,6 +329,13 @@ class _Labels:
             return entry.pool, model, "", ""
         region = known.regions.get(entry.endpoint)
         return (entry.pool, model, OTHER, OTHER) if region is None else (entry.pool, model, entry.endpoint, region)
+
+    def whose(self, tenant: str, pool: str, model: str) -> tuple[str, str, str]:
+        """Return tenant, pool and model."""
+        known = self._pools.get(pool)
+        if known is None:
+            return OTHER, OTHER, OTHER
+        return self.tenant(pool, tenant), pool, model if model in known.models else OTHER
 
     def tenant(self, pool: str, tenant: str) -> str:
         if not tenant or tenant in self._tenants:

@@ -11,6 +11,11 @@ from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
 from aoai_operator.core.proxies import Proxy
+from aoai_operator.core.quota.admission import Settled
+from aoai_operator.core.quota.asking import Question
+from aoai_operator.core.quota.estimate import Request
+from aoai_operator.core.quota.ledger import Refused
+from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.table import Tenant
 from aoai_operator.metrics import MOST_TENANTS, Metrics
 from support.tables import endpoint, endpoint_key, host_key, routing_table
@@ -18,6 +23,11 @@ from support.tables import endpoint, endpoint_key, host_key, routing_table
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 TABLE = routing_table(endpoint("east"), endpoint("west"))
 ROUTE = {"pool": "ai/chat", "model": "gpt", "endpoint": "east", "region": "east"}
+
+
+TEAM = PoolKey("ai", "team")
+QUESTION = Question(TEAM, TABLE.key, "gpt", "r", Request(100), {}, {}, ())
+SETTLED = Settled(TEAM, TABLE.key, "gpt", 30, {Unit.TOKENS: 18, Unit.COST: 250_000}, "USD")
 
 
 def tenants(*names: str) -> tuple[Tenant, ...]:
@@ -108,6 +118,21 @@ def test_a_failed_attempt_counts_by_code_and_reason_and_a_429_as_a_throttle() ->
     assert value(meters, "aoai_throttles_total", **ROUTE, deployment="gpt") == 1
 
 
+def test_a_quota_counts_how_it_let_in_and_why_it_refused() -> None:
+    meters = metrics("team")
+    for quota in ("7:0:0:0:100", "7:1:20:0:100", "7:2:20:0:100", "owed", "no:budgets:gpt", "no:nonsense:other"):
+        meters.answer(answered(quota=quota))
+    meters.quotas.settled(SETTLED)
+    whose = {"tenant": "ai/team", "pool": "ai/chat", "model": "gpt"}
+    admitted = {by: value(meters, "aoai_quota_admitted_total", **whose, by=by) for by in ("ledger", "lease", "owed")}
+    assert admitted == {"ledger": 1, "lease": 2, "owed": 1}
+    assert value(meters, "aoai_quota_refused_total", **whose, limit="budgets") == 1
+    assert value(meters, "aoai_quota_refused_total", **{**whose, "model": "other"}, limit="other") == 1
+    assert value(meters, "aoai_quota_reserved_tokens_total", **whose) == 30
+    assert value(meters, "aoai_quota_settled_tokens_total", **whose) == 18
+    assert value(meters, "aoai_quota_cost_total", **whose, currency="USD") == 0.25
+
+
 def test_series_stay_bounded_whatever_is_asked() -> None:
     names = [f"t{i}" for i in range(10_000)]
     meters = metrics(*names)
@@ -162,7 +187,10 @@ def test_series_at_hand_follow_the_tables() -> None:
 
 def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     meters, proxy = metrics("team"), Proxy("n", "g")
-    meters.answer(answered())
+    meters.answer(answered(quota="7:1:20:0:100"))
+    meters.answer(answered(quota="no:tokensPerMinute:gpt", model="", status=429))
+    meters.quotas.shadowed(QUESTION, Refused("tokensPerMinute", "", 1_000))
+    meters.quotas.settled(SETTLED)
     meters.attempt(failed())
     meters.probed(endpoint_key("east"), Reason.OK)
     meters.observed(Overrides(hosts={host_key("east"): HostState()}))

@@ -37,6 +37,12 @@ QUOTAS: dict[str, Json] = {
     "shadow": {"limits": {"requestsPerMinute": 1}, "enforcement": "Shadow"},
     "strict": {"limits": {"tokensPerMinute": 2_000}, "reservation": "Strict"},
     "leased": {"limits": {"tokensPerMinute": 1_000_000}},
+    "metered": {
+        "limits": {
+            "requestsPerMinute": 2,
+            "budgets": [{"period": "Day", "cost": {"amount": 100, "currency": "USD"}}],
+        }
+    },
     "other": {"limits": {"requestsPerMinute": 2}},
     "free": {},
 }
@@ -250,6 +256,27 @@ async def test_embeddings_and_the_path_of_azure_count_as_well(gateway: LocalGate
         await client.chat.completions.create(model="gpt-4o", messages=HELLO)
         with pytest.raises(openai.RateLimitError):
             await client.embeddings.create(model="embed", input="some text")
+
+
+async def test_metrics_tell_what_was_let_in_refused_and_used(gateway: LocalGateway) -> None:
+    async with gateway.client(key=KEYS["metered"]) as client:
+        for _ in range(2):
+            await ask(client, max_tokens=20)
+        with pytest.raises(openai.RateLimitError):
+            await ask(client, max_tokens=20)
+    whose = 'model="gpt-4o",pool="ai/chat",tenant="ai/metered"'
+
+    async def counted() -> bool:
+        text = await gateway.metrics()
+        found = dict(line.rsplit(" ", 1) for line in text.splitlines() if 'tenant="ai/metered"' in line)
+        return {
+            f'aoai_quota_admitted_total{{by="ledger",{whose}}}': "2.0",
+            f'aoai_quota_refused_total{{limit="requestsPerMinute",{whose}}}': "1.0",
+            f"aoai_quota_settled_tokens_total{{{whose}}}": "36.0",
+            f'aoai_quota_cost_total{{currency="USD",{whose}}}': "0.036",
+        }.items() <= found.items()
+
+    await eventually(counted, within=5, what="all of it is counted")
 
 
 async def test_a_live_change_of_a_limit_counts_at_once_and_loses_no_usage(azure: Simulator) -> None:

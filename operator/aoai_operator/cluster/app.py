@@ -202,7 +202,11 @@ class _Operator:
             now=_now,
         )
         replicas = partial(self._identities.admit, kinds={PeerKind.OPERATOR})
-        self._quotas = Quotas(call=lambda name, data: self._peer_client.call(name, data), now=_now)  # noqa: PLW0108
+        self._quotas = Quotas(
+            call=lambda name, data: self._peer_client.call(name, data),  # noqa: PLW0108
+            now=_now,
+            meters=self._metrics.quotas,
+        )
         self._peer_server = PeerServer(
             accept=self._peering.accept, admit=replicas, answer=self._quotas.called, calls=(ASK, SETTLE)
         )

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.quota.admission import Admission
+from aoai_operator.core.quota.admission import Admission, Meters
 from aoai_operator.core.quota.asking import Question, read, write
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.table import RoutingTable
@@ -34,13 +34,15 @@ _SETTLEMENTS = TypeAdapter(list[Settlement])
 class Quotas:
     """One replica's part. Times are milliseconds."""
 
-    def __init__(self, *, call: Call, now: Callable[[], int]) -> None:
+    def __init__(self, *, call: Call, now: Callable[[], int], meters: Meters) -> None:
         """Take the ways out.
 
         Args:
             call: calls the leader.
             now: a clock that never goes back.
+            meters: counts what the ledger does.
         """
+        self._meters = meters
         self._call = call
         self._now = now
         self._ledger: Admission | None = None
@@ -51,7 +53,7 @@ class Quotas:
 
     def lead(self, leading: bool) -> None:
         """Have the ledger from now on, or leave it to another replica."""
-        self._ledger = Admission(self._now()) if leading else None
+        self._ledger = Admission(self._now(), self._meters) if leading else None
         self._restored = False
         if self._ledger is not None:
             self._ledger.follow(self._tables.values())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
@@ -34,11 +35,43 @@ _OVER = 10_000
 """Requests that are over, and whose ask may still come: it waited for a ledger that stood still."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A request whose usage is counted.
+
+    Attributes:
+        tenant, pool, model: whose it was, and for what.
+        reserved: tokens that were counted for it before.
+        used: what it counts for.
+        currency: that of its cost.
+    """
+
+    tenant: PoolKey
+    pool: PoolKey
+    model: str
+    reserved: int
+    used: Amount
+    currency: str
+
+
+class Meters(Protocol):
+    """Counts what the ledger does."""
+
+    def shadowed(self, question: Question, refused: Refused) -> None:
+        """Count what would have been refused, were the limits enforced."""
+        ...
+
+    def settled(self, settled: Settled) -> None:
+        """Count what a request was settled with."""
+        ...
+
+
 class Admission:
     """The ledger, what it is told of quotas, and what it learns. Times are milliseconds, and go only forward."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, meters: Meters | None = None) -> None:
         """Begin with nothing used."""
+        self._meters = meters
         self.ledger = Ledger(first=now * _GRANTS_A_MS)
         self._granted: Mapping[PoolKey, Granted] = {}
         self._served: Mapping[tuple[PoolKey, str], Served] = {}
@@ -91,6 +124,8 @@ class Admission:
         known = Known(guessed, terms, _rate(Unit.TOKENS, bounds, now), _rate(Unit.REQUESTS, bounds, now))
         if isinstance(found, Refused):
             return _no(found, bounds, known, now)
+        if found.shadow and self._meters:
+            self._meters.shadowed(question, found.shadow)
         if question.request_id and found.grant:
             self._asked[question.request_id] = found.grant
             _forget(self._asked, _REMEMBERED)
@@ -115,7 +150,14 @@ class Admission:
         used = settlement.used or self._produced(settlement, granted, served)
         if used is None:
             return self.ledger.keep(grant, settlement.draw)
-        return self.ledger.settle(grant, settlement.draw, settlement.estimate, served.terms(granted).amount(used))
+        reserved = settlement.estimate.get(Unit.TOKENS, 0) if settlement.draw else self.ledger.reserved(grant)
+        amount = served.terms(granted).amount(used)
+        if not self.ledger.settle(grant, settlement.draw, settlement.estimate, amount):
+            return False
+        if self._meters:
+            whose = settlement.tenant, settlement.pool, settlement.model
+            self._meters.settled(Settled(*whose, reserved, amount, served.currency))
+        return True
 
     def usage(self, tenant: PoolKey, now: int) -> TenantUsage | None:
         """Return what a tenant used, as its status tells it; None for one without limits."""
