@@ -54,6 +54,15 @@ class Settled:
     currency: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What one routing table says of quotas."""
+
+    table: RoutingTable
+    granted: Mapping[PoolKey, Granted]
+    served: Mapping[tuple[PoolKey, str], Served]
+
+
 class Meters(Protocol):
     """Counts what the ledger does."""
 
@@ -73,6 +82,7 @@ class Admission:
         """Begin with nothing used."""
         self._meters = meters
         self.ledger = Ledger(first=now * _GRANTS_A_MS)
+        self._parts: dict[PoolKey, _Part] = {}
         self._granted: Mapping[PoolKey, Granted] = {}
         self._served: Mapping[tuple[PoolKey, str], Served] = {}
         self._prompts: dict[tuple[PoolKey, str], TokensPerByte] = {}
@@ -82,9 +92,16 @@ class Admission:
         self._over: OrderedDict[str, None] = OrderedDict()
 
     def follow(self, tables: Iterable[RoutingTable]) -> None:
-        """Take the tables that are in force. What was used stays counted, and what was learned stays known."""
-        tables = tuple(tables)
-        self._granted, self._served = granted_by(tables), served_by(tables)
+        """Take the tables that are in force. What was used stays counted, and what was learned stays known.
+
+        Where they differ in a tenant's quota, as one of them is held, the last one's counts.
+        """
+        parts = [self._part(table) for table in tables]
+        if len(parts) == len(self._parts) and all(self._parts.get(part.table.key) is part for part in parts):
+            return
+        self._parts = {part.table.key: part for part in parts}
+        self._granted = {tenant: granted for part in parts for tenant, granted in part.granted.items()}
+        self._served = {model: served for part in parts for model, served in part.served.items()}
         self.ledger.limit({tenant: granted.limits for tenant, granted in self._granted.items()})
         models = {model for _, model in self._served}
         self._prompts = {key: learned for key, learned in self._prompts.items() if key in self._served}
@@ -92,6 +109,13 @@ class Admission:
         self._answers = {
             key: learned for key, learned in self._answers.items() if key[0] in self._granted and key[1] in models
         }
+
+    def _part(self, table: RoutingTable) -> _Part:
+        """Return what a table says; of a thousand nearly all say what they said before."""
+        known = self._parts.get(table.key)
+        if known is not None and (known.table is table or known.table == table):
+            return known
+        return _Part(table, granted_by(table), served_by(table))
 
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one ask."""

@@ -54,19 +54,18 @@ class Served:
         return Terms(granted.weights, self.prices if priced else None)
 
 
-def granted_by(tables: Iterable[RoutingTable]) -> Mapping[PoolKey, Granted]:
-    """Return the quotas of the tenants that have one. Where tables differ, as one is held, the last one's holds."""
+def granted_by(table: RoutingTable) -> Mapping[PoolKey, Granted]:
+    """Return the quotas of the tenants of a pool that have one."""
     return {
         PoolKey(tenant.namespace, tenant.name): _granted(tenant.quota)
-        for table in tables
         for tenant in table.tenants
         if tenant.quota is not None
     }
 
 
-def served_by(tables: Iterable[RoutingTable]) -> Mapping[tuple[PoolKey, str], Served]:
-    """Return the models of all pools, by pool and name."""
-    return {(table.key, model.name): _served(table, model) for table in tables for model in table.models}
+def served_by(table: RoutingTable) -> Mapping[tuple[PoolKey, str], Served]:
+    """Return the models of a pool, by pool and name."""
+    return {(table.key, model.name): _served(table, model) for model in table.models}
 
 
 def _served(table: RoutingTable, model: Model) -> Served:

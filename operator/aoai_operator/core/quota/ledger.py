@@ -157,7 +157,11 @@ class Ledger:
         for tenant in self._accounts.keys() - limits.keys():
             del self._accounts[tenant]
         for tenant, granted in limits.items():
-            self._accounts.setdefault(tenant, Account(granted)).limits = granted
+            account = self._accounts.get(tenant)
+            if account is None:
+                self._accounts[tenant] = Account(granted)
+            else:
+                account.limits = granted
 
     def share(self, pools: Mapping[PoolKey, Pool]) -> None:
         """Take how pools are shared; the others are not. What was taken of them stays counted."""
