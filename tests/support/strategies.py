@@ -75,6 +75,33 @@ _knobs = _maybe(
 )
 
 
+_rates = {"tokensPerMinute": st.integers(1, 2_000_000_000), "requestsPerMinute": st.integers(1, 1000)}
+_budgets = st.sampled_from(
+    [
+        {"period": "Day", "tokens": "1M"},
+        {"period": "Month", "timeZone": "Europe/Berlin", "cost": {"amount": 5, "currency": "USD"}},
+        {"period": "Hour", "timeZone": "Mars/Olympus", "tokens": 5},
+        {"period": "Week", "cost": {"amount": 0.5, "currency": "EUR"}},
+    ]
+)
+_quotas = _maybe(
+    limits=_maybe(**_rates, concurrentRequests=st.integers(1, 9), budgets=st.lists(_budgets, max_size=2)),
+    perModel=st.lists(
+        st.builds(lambda model, rates: {"model": model, **rates}, _MODELS, _maybe(**_rates).filter(bool)),
+        max_size=2,
+        unique_by=lambda limits: str(limits["model"]),
+    ),
+    tokenWeights=_maybe(input=st.floats(0, 10), cachedInput=st.floats(0, 1), output=st.floats(0, 10)),
+    reservation=st.sampled_from(["Expected", "Strict"]),
+    enforcement=st.sampled_from(["Enforce", "Shadow"]),
+    onLedgerFailure=st.sampled_from(["Allow", "Deny"]),
+)
+_priced = _maybe(
+    contextTokens=st.integers(1, 10**6),
+    prices=st.sampled_from([{"currency": "USD", "input": 2.5, "output": 10}, {"currency": "EUR", "input": 0.1}]),
+)
+
+
 @st.composite
 def raw_pools(draw: st.DrawFn) -> Json:
     """Return a pool as YAML gives it; most are valid."""
@@ -82,7 +109,9 @@ def raw_pools(draw: st.DrawFn) -> Json:
     deployed = {d["model"] for e in endpoints for d in e["deployments"]}
     names = draw(st.permutations(sorted(deployed | set(draw(st.lists(_MODELS, max_size=1))))))
     fallbacks = st.lists(st.sampled_from(names), max_size=2, unique=True)
-    models = [{"name": name, "fallbackModels": [f for f in draw(fallbacks) if f != name]} for name in names]
+    models = [
+        {"name": name, "fallbackModels": [f for f in draw(fallbacks) if f != name], **draw(_priced)} for name in names
+    ]
     return _object("AOAIBackendPool", draw, draw(_POOLS), {"models": models, "endpoints": endpoints, **draw(_knobs)})
 
 
@@ -94,6 +123,7 @@ def raw_quotas(draw: st.DrawFn) -> Json:
         "poolRefs": draw(st.lists(refs, min_size=1, max_size=3)),
         "identities": [_key(entry) for entry in draw(st.lists(_ENTRIES, min_size=1, max_size=3))],
         "models": draw(st.lists(_MODELS, max_size=2, unique=True)),
+        **draw(_quotas),
     }
     return _object("TenantQuota", draw, draw(st.sampled_from(["t", "u", "v"])), spec)
 
