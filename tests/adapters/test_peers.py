@@ -22,6 +22,7 @@ from aoai_operator.core.names import EndpointKey, PoolKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.peers import LARGEST, Message
 from aoai_operator.core.world import Programming
+from aoai_operator.ports import UnavailableError
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
 from support.pki import SERVER_NAME, Pki
@@ -49,10 +50,19 @@ class Replica:
             changed=lambda: None,
             now=lambda: self.now,
         )
-        self.server = PeerServer(accept=self.peering.accept, admit=_anybody)
+        self.server = PeerServer(accept=self.peering.accept, admit=_anybody, answer=self._answer, calls=("Ask",))
         self.client = PeerClient(dial=self.peering.dial, tls=None)
+        self.asked = asyncio.Event()
         self.observer.follow([TABLE])
         self.address = ""
+
+    async def _answer(self, name: str, data: bytes) -> bytes:
+        self.asked.set()
+        if data == b"wait":
+            await asyncio.Event().wait()
+        if data == b"what":
+            raise ValueError("it cannot be read")
+        return b"%s: %s" % (name.encode(), data)
 
     def _changed(self) -> None:
         self.peering.hosts_changed()
@@ -182,6 +192,36 @@ async def test_without_a_leader_what_is_known_stays_and_a_new_one_tells_anew(rep
     old.client.follow(new.address)
     await eventually(lambda: follower.shown().usable and old.shown().usable)
     await eventually(lambda: new.total() == Programming(3, 3))
+
+
+async def test_a_follower_calls_its_leader(replicas: Three) -> None:
+    leader, follower, _ = replicas
+    assert await follower.client.call("Ask", b"this") == b"Ask: this"
+    with pytest.raises(UnavailableError, match="it cannot be read"):
+        await follower.client.call("Ask", b"what")
+    with pytest.raises(UnavailableError, match="no leader"):
+        await leader.client.call("Ask", b"this")
+
+
+@pytest.mark.parametrize("gone", ["lost", "late"])
+async def test_a_call_that_is_not_answered_ends_with_words_and_nothing_else(replicas: Three, gone: str) -> None:
+    """The channel that it was on is closed, or time is up."""
+    leader, follower, _ = replicas
+    call = asyncio.create_task(follower.client.call("Ask", b"wait"))
+    await leader.asked.wait()
+    if gone == "lost":
+        follower.client.follow(None)
+    with pytest.raises(UnavailableError, match="before it answered" if gone == "lost" else "Deadline"):
+        await call
+
+
+async def test_a_call_that_is_cancelled_is_cancelled(replicas: Three) -> None:
+    leader, follower, _ = replicas
+    call = asyncio.create_task(follower.client.call("Ask", b"wait"))
+    await leader.asked.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
 
 
 async def test_a_leader_that_returns_is_followed_again() -> None:

@@ -187,9 +187,15 @@ class PeerClient:
         )
         try:
             answer: bytes = await single(data, timeout=_ANSWERED_WITHIN)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
             raise UnavailableError(f"the leader did not answer: {why}") from None
+        except asyncio.CancelledError:
+            # A channel that is closed cancels the calls on it; only if nobody cancelled this task is it that.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise UnavailableError("the leader was lost before it answered") from None
         return answer
 
     def follow(self, leader: str | None) -> None:
