@@ -101,7 +101,7 @@ async def test_what_cannot_be_read_is_said_on_that_object_and_harms_nobody(house
         assert "spec.balancig: unknown field" in why
         assert "balancing" in why, "the mend"
     _, why = await invalid(house, QUOTAS, "odd")
-    assert "spec.limts: unknown field; remove it" in why
+    assert "spec.limts: unknown field; did you mean limits?" in why
 
     # What it was before serves on, and nobody else notices.
     kept = await house.plane.get("v1/configmaps", "edited-routing", namespace=house.namespace)
