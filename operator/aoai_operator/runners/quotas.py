@@ -24,7 +24,7 @@ Call = Callable[[str, bytes], Awaitable[bytes]]
 
 _KEPT = 50_000
 """Settlements that wait for a leader; the oldest are then forgotten, and their charges stay."""
-_BATCH = 1_000
+_BATCH = 200
 _PAUSE = 0.1
 """Seconds between two batches, and before a new try."""
 

@@ -192,3 +192,45 @@ def test_who_lost_its_limits_is_free_and_who_is_new_begins_with_nothing_used() -
     assert asked(made, Request(400, cap=500)) is None
     made.follow([table(tokens_per_minute(1_000))])
     assert left(made) == 1_000
+
+
+def test_the_next_ledger_goes_on_from_what_was_told_whenever_it_learns_of_the_tenant() -> None:
+    budget = Budget(period="Day", time_zone="Europe/Berlin", tokens=10_000)
+    quota = Quota(limits=(PerMinute(tokens=1_000), PerMinute(model=MODEL, tokens=900)), budgets=(budget,))
+    made = admission(quota)
+    asked(made, Request(400, cap=500))
+    usage = made.usage(TEAM, NOW)
+    assert usage is not None
+    assert (usage.tokens, usage.budget) == ("600/1000", "6%")
+    for tables_first in (True, False):
+        after = Admission(NOW + 5_000)
+        steps = [lambda after=after: after.follow([table(quota)]), lambda after=after: after.restore({TEAM: usage})]
+        for step in steps if tables_first else reversed(steps):
+            step()
+        again = after.usage(TEAM, NOW + 5_000)
+        assert again is not None
+        assert (again.tokens, again.models, again.budgets) == (usage.tokens, usage.models, usage.budgets)
+        assert left(after, NOW + 5_000) == 300, "of the model's own"
+        assert left(after, NOW + 61_000) == 900, "as if all of it had been just then"
+
+
+def test_a_status_is_written_where_a_hundredth_of_a_limit_changed() -> None:
+    made = admission(tokens_per_minute(10_000))
+    before = made.usage(TEAM, NOW)
+    assert before is not None
+    assert not made.differs(TEAM, None, before), "nothing was used"
+    asked(made, Request(400, cap=0))
+    first = made.usage(TEAM, NOW)
+    assert first is not None
+    assert made.differs(TEAM, None, first)
+    asked(made, Request(200, cap=0), request_id="s")
+    second = made.usage(TEAM, NOW)
+    assert second is not None
+    assert not made.differs(TEAM, first, second), "50 more"
+    asked(made, Request(400, cap=0), request_id="t")
+    third = made.usage(TEAM, NOW)
+    assert third is not None
+    assert made.differs(TEAM, first, third)
+    over = made.usage(TEAM, NOW + 70_000)
+    assert over is not None
+    assert made.differs(TEAM, first, over)

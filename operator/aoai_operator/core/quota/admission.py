@@ -19,7 +19,7 @@ from aoai_operator.core.quota.ledger import Ask, Ledger, Refused
 from aoai_operator.core.quota.limits import Amount, Unit
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
-from aoai_operator.core.quota.usage import differs, read_usage, told
+from aoai_operator.core.quota.usage import Usage, differs, read_usage, told
 from aoai_operator.core.table import RoutingTable
 
 _GRANTS_A_MS = 1_000
@@ -82,6 +82,7 @@ class Admission:
         """Begin with nothing used."""
         self._meters = meters
         self.ledger = Ledger(first=now * _GRANTS_A_MS)
+        self._before: dict[PoolKey, Usage] = {}
         self._parts: dict[PoolKey, _Part] = {}
         self._granted: Mapping[PoolKey, Granted] = {}
         self._served: Mapping[tuple[PoolKey, str], Served] = {}
@@ -103,6 +104,7 @@ class Admission:
         self._granted = {tenant: granted for part in parts for tenant, granted in part.granted.items()}
         self._served = {model: served for part in parts for model, served in part.served.items()}
         self.ledger.limit({tenant: granted.limits for tenant, granted in self._granted.items()})
+        self._count_before()
         models = {model for _, model in self._served}
         self._prompts = {key: learned for key, learned in self._prompts.items() if key in self._served}
         self._streams = {key: learned for key, learned in self._streams.items() if key in self._served}
@@ -194,9 +196,13 @@ class Admission:
         return granted is not None and differs(before, after, granted.limits)
 
     def restore(self, told: Mapping[PoolKey, TenantUsage]) -> None:
-        """Count what statuses told of a ledger before this one."""
-        for tenant, usage in told.items():
-            self.ledger.restore(tenant, read_usage(usage))
+        """Count what statuses told of a ledger before this one; of tenants that no table names yet, once one does."""
+        self._before = {tenant: read_usage(usage) for tenant, usage in told.items()}
+        self._count_before()
+
+    def _count_before(self) -> None:
+        for tenant in self._before.keys() & self._granted.keys():
+            self.ledger.restore(tenant, self._before.pop(tenant))
 
     def _learn(self, settlement: Settlement, used: Used) -> None:
         model = settlement.pool, settlement.model
