@@ -171,7 +171,7 @@ def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
                 name=spec.name,
                 hosts=tuple(_hosts(served)),
                 fallbacks=spec.fallback_models,
-                context_tokens=spec.context_tokens,
+                context_tokens=spec.context_tokens or _CONTEXT_TOKENS,
                 prices=_rates(spec.prices) if spec.prices else None,
                 currency=spec.prices.currency if spec.prices else "",
             )
@@ -181,6 +181,10 @@ def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
             mend = "add one to an endpoint's deployments, or take the model out"
             findings.append(_finding(pool, ConditionReason.NO_DEPLOYMENT, f"spec.models[{i}].name", message, mend))
     return models, findings
+
+
+_CONTEXT_TOKENS = 128_000
+"""Of a model that says nothing of it: what most models of Azure OpenAI take."""
 
 
 def _rates(prices: Prices) -> TokenRates:

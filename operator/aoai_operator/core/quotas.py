@@ -6,7 +6,14 @@ from collections.abc import Iterator
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from aoai_operator.core.api import TenantQuota
-from aoai_operator.core.api.quota import BudgetSpec, Enforcement, OnLedgerFailure, Reservation
+from aoai_operator.core.api.quota import (
+    BudgetSpec,
+    Enforcement,
+    OnLedgerFailure,
+    QuotaLimits,
+    Reservation,
+    TokenWeights,
+)
 from aoai_operator.core.table import Budget, PerMinute, Quota, TokenRates
 
 _MILLIONTHS = 1_000_000
@@ -15,15 +22,16 @@ _MILLIONTHS = 1_000_000
 def table_quota(quota: TenantQuota) -> Quota | None:
     """Return what a tenant was granted; None where nothing of it is limited, so that nobody need be asked."""
     spec = quota.spec
-    rates, budgets = tuple(_rates(quota)), tuple(map(_budget, spec.limits.budgets))
-    if not rates and not budgets and spec.limits.concurrent_requests is None:
+    limits = spec.limits or QuotaLimits()
+    rates, budgets = tuple(_rates(quota)), tuple(map(_budget, limits.budgets))
+    if not rates and not budgets and limits.concurrent_requests is None:
         return None
-    weights = spec.token_weights
+    weights = spec.token_weights or TokenWeights()
     return Quota(
         limits=rates,
-        concurrent=spec.limits.concurrent_requests,
+        concurrent=limits.concurrent_requests,
         budgets=budgets,
-        enforced=spec.enforcement is Enforcement.ENFORCE,
+        enforced=spec.enforcement is not Enforcement.SHADOW,
         strict=spec.reservation is Reservation.STRICT,
         deny=spec.on_ledger_failure is OnLedgerFailure.DENY,
         weights=TokenRates(input=weights.input, cached=weights.cached_input, output=weights.output),
@@ -40,11 +48,11 @@ def known_zone(name: str) -> bool:
 
 
 def _rates(quota: TenantQuota) -> Iterator[PerMinute]:
-    limits = quota.spec.limits
+    limits = quota.spec.limits or QuotaLimits()
     whole = PerMinute(tokens=limits.tokens_per_minute, requests=limits.requests_per_minute)
     if whole != PerMinute():
         yield whole
-    for own in quota.spec.per_model:
+    for own in quota.spec.per_model or ():
         yield PerMinute(model=own.model, tokens=own.tokens_per_minute, requests=own.requests_per_minute)
 
 

@@ -296,7 +296,7 @@ def _unknown_models(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Findi
 
 
 def _unknown_zones(quota: TenantQuota) -> Iterator[Finding]:
-    for i, budget in enumerate(quota.spec.limits.budgets):
+    for i, budget in enumerate(quota.spec.limits.budgets if quota.spec.limits else ()):
         if not known_zone(budget.time_zone):
             field, message = f"spec.limits.budgets[{i}].timeZone", f"there is no time zone {budget.time_zone}"
             mend = "name one of the IANA database, such as Europe/Berlin; until then the budget is one of UTC"
@@ -305,7 +305,7 @@ def _unknown_zones(quota: TenantQuota) -> Iterator[Finding]:
 
 def _unpriced(quota: TenantQuota, pool: AOAIBackendPool) -> Iterator[Finding]:
     """Yield the first model of a pool that costs nothing in the currency of a budget."""
-    for i, budget in enumerate(quota.spec.limits.budgets):
+    for i, budget in enumerate(quota.spec.limits.budgets if quota.spec.limits else ()):
         if budget.cost is None:
             continue
         allowed = [m for m in pool.spec.models if not quota.spec.models or m.name in quota.spec.models]

@@ -59,8 +59,9 @@ class PoolModel(Model):
         },
     )
 
-    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
-        default=128_000,
+    # No default of the schema's: the API server would fill it in, and a version before this field refuses it.
+    context_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        default=None,
         description="Most tokens that the model takes, and the most that it gives: no reservation is larger. "
         "Default 128000; 1 to 100000000.",
     )

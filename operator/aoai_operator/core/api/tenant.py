@@ -78,31 +78,35 @@ class TenantQuotaSpec(Model):
         "Default empty: all models of the pools. At most 64.",
         json_schema_extra=LIST_SET,
     )
-    limits: QuotaLimits = Field(
-        default=QuotaLimits(),
+    # None of these has a default of the schema's: the API server would fill it in, and a version before this one
+    # refuses what it does not know.
+    limits: QuotaLimits | None = Field(
+        default=None,
         description="What the tenant may use, over all models, pools and proxies. Default: nothing is limited.",
     )
-    per_model: tuple[Annotated[ModelLimits, Field(json_schema_extra=MODEL_LIMITS_RULES)], ...] = Field(
-        default=(),
-        max_length=64,
+    per_model: (
+        Annotated[tuple[Annotated[ModelLimits, Field(json_schema_extra=MODEL_LIMITS_RULES)], ...], Field(max_length=64)]
+        | None
+    ) = Field(
+        default=None,
         description="Limits of single models, which hold besides those of all. Default none. At most 64.",
         json_schema_extra=list_map("model"),
     )
-    token_weights: TokenWeights = Field(
-        default=TokenWeights(), description="What a token counts for in limits on tokens. Default: 1 each."
+    token_weights: TokenWeights | None = Field(
+        default=None, description="What a token counts for in limits on tokens. Default: 1 each."
     )
-    reservation: Reservation = Field(
-        default=Reservation.EXPECTED,
+    reservation: Reservation | None = Field(
+        default=None,
         description="How much of a request is reserved until it is known what it used: Expected (what requests like it "
         "used) or Strict (the most that it can use, so that no limit is ever passed). Default Expected.",
     )
-    enforcement: Enforcement = Field(
-        default=Enforcement.ENFORCE,
+    enforcement: Enforcement | None = Field(
+        default=None,
         description="Whether limits refuse: Enforce, or Shadow (all is let in, and what would have been refused is "
         "counted). Default Enforce.",
     )
-    on_ledger_failure: OnLedgerFailure = Field(
-        default=OnLedgerFailure.ALLOW,
+    on_ledger_failure: OnLedgerFailure | None = Field(
+        default=None,
         description="What proxies do while they cannot ask the operator: Allow (each worker lets in its share of the "
         "limits by the minute, and tells it later) or Deny (nothing beyond what was granted already). Default Allow.",
     )
@@ -110,26 +114,28 @@ class TenantQuotaSpec(Model):
 
 QUOTA_RULES = rules(
     rule(
-        "self.limits.budgets.all(a, self.limits.budgets.all(b, !has(a.cost) || !has(b.cost) "
+        "!has(self.limits) || self.limits.budgets.all(a, self.limits.budgets.all(b, !has(a.cost) || !has(b.cost) "
         "|| a.cost.currency == b.cost.currency))",
         "all budgets in money must be in one currency",
         field_path=".limits.budgets",
     ),
     rule(
-        "self.models.size() == 0 || self.perModel.all(m, m.model in self.models)",
+        "self.models.size() == 0 || !has(self.perModel) || self.perModel.all(m, m.model in self.models)",
         "every model of perModel must be one of spec.models, where these are given",
         field_path=".perModel",
     ),
     rule(
-        "!has(self.limits.tokensPerMinute) || self.perModel.all(m, !has(m.tokensPerMinute) "
+        "!has(self.limits) || !has(self.perModel) || !has(self.limits.tokensPerMinute) "
+        "|| self.perModel.all(m, !has(m.tokensPerMinute) "
         "|| m.tokensPerMinute <= self.limits.tokensPerMinute)",
-        "no model's tokensPerMinute may be above limits.tokensPerMinute, which would never let it get there",
+        "no model's tokensPerMinute may be above limits.tokensPerMinute",
         field_path=".perModel",
     ),
     rule(
-        "!has(self.limits.requestsPerMinute) || self.perModel.all(m, !has(m.requestsPerMinute) "
+        "!has(self.limits) || !has(self.perModel) || !has(self.limits.requestsPerMinute) "
+        "|| self.perModel.all(m, !has(m.requestsPerMinute) "
         "|| m.requestsPerMinute <= self.limits.requestsPerMinute)",
-        "no model's requestsPerMinute may be above limits.requestsPerMinute, which would never let it get there",
+        "no model's requestsPerMinute may be above limits.requestsPerMinute",
         field_path=".perModel",
     ),
 )
