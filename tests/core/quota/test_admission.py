@@ -96,6 +96,13 @@ def test_an_ask_that_comes_after_its_request_is_over_costs_nothing() -> None:
     assert left(made) == 1_000
 
 
+def test_a_log_line_without_a_request_id_stops_nobody_who_asks_for_a_lease() -> None:
+    """Such an ask has none either: its request was let in already."""
+    made = admission(tokens_per_minute(1_000))
+    made.settle(replace(SETTLED, request_id=""))
+    assert left(made) == 1_000
+
+
 def test_what_was_never_sent_or_refused_costs_nothing() -> None:
     made = admission(tokens_per_minute(1_000))
     asked(made, Request(400, cap=500))

@@ -162,7 +162,7 @@ class Admission:
         granted = self._granted.get(settlement.tenant)
         served = self._served.get((settlement.pool, settlement.model))
         grant = settlement.grant or self._asked.pop(settlement.request_id, 0)
-        if not grant and granted is not None:
+        if not grant and granted is not None and settlement.request_id:
             self._over[settlement.request_id] = None
             _forget(self._over, _OVER)
         if not settlement.sent or settlement.owed:
@@ -175,7 +175,7 @@ class Admission:
             return False
         used = settlement.used or self._produced(settlement, granted, served)
         if used is None:
-            return self.ledger.keep(grant, settlement.draw)
+            return self.ledger.settle(grant, settlement.draw, settlement.estimate, None)
         reserved = settlement.estimate.get(Unit.TOKENS, 0) if settlement.draw else self.ledger.reserved(grant)
         amount = served.terms(granted).amount(used)
         if not self.ledger.settle(grant, settlement.draw, settlement.estimate, amount):

@@ -184,14 +184,15 @@ class Ledger:
             return Granted(0, {}, 0)
         return Granted(self._admit(ask, account, lease, now, life), lease, life, refused)
 
-    def settle(self, grant: int, draw: int, estimate: Amount, used: Amount) -> bool:
+    def settle(self, grant: int, draw: int, estimate: Amount, used: Amount | None) -> bool:
         """Replace what was estimated of one request by what it used; tell whether that is news.
 
         Args:
             grant: what it was let in by.
             draw: 0 for the request that asked; others count those that were let in by the lease.
             estimate: what was taken of the lease for it; of the request that asked it is known.
-            used: what it used; nothing at all where Azure refused it, or it was never sent.
+            used: what it used; nothing at all where Azure refused it, or it was never sent; None: nobody knows, and
+                what was estimated stands.
         """
         known = self._grants.get(grant)
         if known is None or draw in known.settled:
@@ -199,6 +200,7 @@ class Ledger:
         known.settled.add(draw)
         self._touched.add(known.tenant)
         before = known.need if draw == 0 else estimate
+        used = before if used is None else used
         by = {unit: used.get(unit, 0) - before.get(unit, 0) for unit in Unit}
         if draw == 0:
             known.stop()
@@ -209,16 +211,6 @@ class Ledger:
             known.amend(known.spent_at, by)
         if not known.leased:
             del self._grants[grant]
-        return True
-
-    def keep(self, grant: int, draw: int) -> bool:
-        """Let what was estimated stand: the request is over, and nobody knows what it used."""
-        known = self._grants.get(grant)
-        if known is None or draw in known.settled:
-            return False
-        known.settled.add(draw)
-        if draw == 0:
-            known.stop()
         return True
 
     def give_back(self, grant: int, unused: Amount, now: int) -> bool:
