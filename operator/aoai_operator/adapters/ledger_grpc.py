@@ -12,9 +12,8 @@ import grpc
 import structlog
 
 from aoai_operator.core.audience import Audience
-from aoai_operator.core.envoy.accesslogs import GATEWAY_METADATA
+from aoai_operator.core.envoy.accesslogs import claimed
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.proxies import Proxy
 from aoai_operator.core.quota.asking import read
 from aoai_operator.ports import Identify, UnavailableError
 
@@ -50,8 +49,7 @@ class LedgerServer:
         return grpc.method_handlers_generic_handler(_SERVICE, {"Ask": method})
 
     async def _ask(self, request: bytes, context: Any) -> bytes:
-        claimed = dict(context.invocation_metadata() or ()).get(GATEWAY_METADATA, "")
-        audience = await self._identify(context, Proxy(id="", gateway=str(claimed)))
+        audience = await self._identify(context, claimed(context.invocation_metadata()))
         try:
             line = request.decode()
             if not self._sees(audience, read(line).pool):

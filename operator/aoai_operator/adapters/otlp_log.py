@@ -14,9 +14,8 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 
 from aoai_operator.core.accesslog import parse_lines
 from aoai_operator.core.audience import Audience
-from aoai_operator.core.envoy.accesslogs import GATEWAY_METADATA
+from aoai_operator.core.envoy.accesslogs import claimed
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.proxies import Proxy
 from aoai_operator.ports import Identify, LogSink
 
 _SERVICE = "opentelemetry.proto.collector.logs.v1.LogsService"
@@ -59,7 +58,7 @@ class LogServer:
         return grpc.method_handlers_generic_handler(_SERVICE, {"Export": method})
 
     async def _export(self, request: Any, context: Any) -> Any:
-        audience = await self._identify(context, _claimed(context))
+        audience = await self._identify(context, claimed(context.invocation_metadata()))
         attempts, answers = parse_lines(_lines(request))
         named = {a.pool for a in attempts} | {a.pool for a in answers}
         foreign = {pool for pool in named if not self._sees(audience, PoolKey.of(pool))}
@@ -73,12 +72,6 @@ class LogServer:
         if answers:
             self._sink.answers(answers)
         return _TAKEN
-
-
-def _claimed(context: Any) -> Proxy:
-    """Return what the caller says that it is; an export names no single Envoy."""
-    metadata = dict(context.invocation_metadata() or ())
-    return Proxy(id="", gateway=str(metadata.get(GATEWAY_METADATA, "")))
 
 
 def _lines(request: Any) -> Iterator[str]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aoai_operator.core.envoy.config import extension
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json
+from aoai_operator.core.proxies import Proxy
 
 GATEWAY_METADATA = "x-aoai-gateway"
-"""The gRPC metadata of an export that says to which gateway the Envoy belongs, as `node.cluster` does for ADS."""
+"""The gRPC metadata of an export or an ask that says to which gateway the Envoy belongs, as `node.cluster` for ADS."""
+
+
+def claimed(metadata: Iterable[tuple[str, str | bytes]] | None) -> Proxy:
+    """Return what the sender of a call with this metadata says that it is; such a call names no single Envoy."""
+    return Proxy(id="", gateway=str(dict(metadata or ()).get(GATEWAY_METADATA, "")))
+
 
 _FLUSH = "0.050s"
 """As `--file-flush-interval-msec` does for the pipe: a Retry-After cannot wait."""

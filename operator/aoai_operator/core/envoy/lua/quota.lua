@@ -159,12 +159,6 @@ local UNIT = {tokensPerMinute = 'tokens', requestsPerMinute = 'requests'}
 local NAMES = {tokensPerMinute = 'tokens per minute', requestsPerMinute = 'requests per minute', concurrentRequests = 'requests at once',
   capacity = "this tenant's share of the pool"}
 
--- Numbers as text, which are the same for many answers.
-local function text_of(rate, name, number)
-  if rate[name] ~= number then rate[name], rate[name .. '_text'] = number, format('%d', number) end
-  return rate[name .. '_text']
-end
-
 local function held(e, unit, now)
   local left = e.id and now < e.till and (unit == 'tokens' and e.t or e.r) or 0
   return left == huge and 0 or left
@@ -176,7 +170,7 @@ local function tell_rate(headers, put, e, unit, names, now)
   if not rate then return end
   put(headers, names[1], rate.limit_text)
   put(headers, names[2], format('%d', min(rate.limit, rate.remaining + held(e, unit, now))))
-  put(headers, names[3], text_of(rate, 'now', max(0, rate.reset - ceil((now - e.told_at) / 1000))))
+  put(headers, names[3], format('%d', max(0, rate.reset - ceil((now - e.told_at) / 1000))))
 end
 
 local TOKENS = {'x-ratelimit-limit-tokens', 'x-ratelimit-remaining-tokens', 'x-ratelimit-reset-tokens'}
@@ -261,13 +255,9 @@ local function without(h, e, tenant, model, quota, t, c, now)
   return owe(e, t, c)
 end
 
-local function number_or(text, other)
-  return tonumber(text) or other
-end
-
 local function triple(text)
   local t, r, c = match(text, '^([^:]+):([^:]+):([^:]+)$')
-  return number_or(t, huge), number_or(r, huge), number_or(c, huge)
+  return tonumber(t) or huge, tonumber(r) or huge, tonumber(c) or huge
 end
 
 local function rate_of(text)

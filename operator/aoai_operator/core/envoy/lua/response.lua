@@ -196,8 +196,8 @@ end
 function envoy_on_response(h)
   local headers = h:headers()
   local status = headers:get(':status')
-  if quotas_seen and not (status == '429' and headers:get('x-aoai-local') == 'quota') then tell_quota(h, headers) end
   if status == '200' then
+    if quotas_seen then tell_quota(h, headers) end
     if headers:get('content-encoding') then return end
     local kind = headers:get('content-type') or ''
     if find(kind, 'application/json', 1, true) then return json_answer(h, number_in(headers, 'content-length')) end
@@ -210,6 +210,7 @@ function envoy_on_response(h)
   local ours = headers:get('x-aoai-local')
   if ours then headers:remove('x-aoai-local') end
   if ours == 'quota' then return end
+  if quotas_seen then tell_quota(h, headers) end
   if status == '429' then return throttled(h, headers, ours) end
   if (status == '401' or status == '403') and not ours and not h:requestHeaders():get('x-aoai-answered') then
     headers:replace(':status', '503')
