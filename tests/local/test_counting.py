@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from openai import AsyncOpenAI, RateLimitError
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -9,7 +12,7 @@ from aoai_operator.metrics import Metrics
 from aoai_operator.simulator import Simulator
 from aoai_operator.simulator.faults import Throttle
 from support.local import LocalGateway
-from support.manifests import pool_manifest
+from support.manifests import TENANT_KEY, pool_manifest
 from support.waiting import eventually
 
 OF_FAULTS = {"aoai_envoy_restarts"}
@@ -25,6 +28,7 @@ OF_CLUSTERS = {
     "aoai_kube_call_duration_seconds",
 }
 """There is no API server here."""
+PRICES = {"input": 2.5, "output": 10, "currency": "USD"}
 
 
 def counted(scraped: str) -> set[str]:
@@ -36,10 +40,26 @@ def counted(scraped: str) -> set[str]:
 async def test_traffic_a_throttle_and_a_probe_feed_every_metric(regions: Simulator) -> None:
     names = {metric.name for metric in Metrics(CollectorRegistry()).registry.collect()}
     regions.fault("eastus", Throttle(retry_after=1))
-    async with LocalGateway(pool_manifest(regions)) as gateway, gateway.client() as client:
+    manifest = pool_manifest(
+        regions,
+        spec={"models": [{"name": "gpt-4o", "prices": PRICES}]},
+        tenants={"team": TENANT_KEY, "capped": "capped-0000000000", "shadow": "shadow-0000000000"},
+        quotas={
+            "team": {"limits": {"budgets": [{"period": "Day", "cost": {"amount": 1000, "currency": "USD"}}]}},
+            "capped": {"limits": {"requestsPerMinute": 1}},
+            "shadow": {"limits": {"requestsPerMinute": 1}, "enforcement": "Shadow"},
+        },
+    )
+    async with LocalGateway(manifest) as gateway, gateway.client() as client:
+
+        async def asks(who: AsyncOpenAI) -> None:
+            await who.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
 
         async def all_fed() -> bool:
-            await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+            await asks(client)
+            await asks(client.with_options(api_key="shadow-0000000000"))
+            with suppress(RateLimitError):
+                await asks(client.with_options(api_key="capped-0000000000"))
             return names - counted(await gateway.metrics()) == OF_FAULTS | OF_HTTPS | OF_CLUSTERS
 
         await eventually(all_fed, what=f"all of {names} are counted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +118,15 @@ class Watcher:
             await self._close()
 
     async def _close(self) -> None:
-        """Close the connections, and wait until they are closed: the loop ends with us."""
+        """Close the connections, and wait until they are closed: the loop ends with us.
+
+        A response that was closed early left its connection to say goodbye by TLS; a server that hangs never answers.
+        """
         for session in self._sessions:
             await session.close()
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
         for _ in range(_CLOSINGS):
             if all(each.fileno() < 0 for each in self._sockets):
                 return
