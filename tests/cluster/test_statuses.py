@@ -178,3 +178,18 @@ async def test_an_idle_time_writes_nothing_but_the_lease(plane: ControlPlane, na
         writes = {(c.verb, c.resource) for c in calls if c.verb not in {"get", "list", "watch"}}
         assert writes == {("update", "leases")}
         assert {c.code for c in calls} <= {200}
+
+
+async def test_what_was_promised_and_cannot_be_kept_is_a_condition(plane: ControlPlane, namespace: str) -> None:
+    async with House(plane, namespace) as house:
+        await house.release.start_operator()
+        await house.apply_pool()
+        assert "Guaranteed" not in conditions(await house.pool_is("Accepted"))
+        promised = {"team": {"guaranteed": {"tokensPerMinute": 50_000}}}
+        for capacity, told in ((30_000, ("True", "Guaranteed")), (10_000, ("False", "Overcommitted"))):
+            deployment = {"model": "gpt-4o", "name": "gpt-4o", "capacity": {"tokensPerMinute": capacity}}
+            endpoints = {region: {"deployments": [deployment]} for region in house.azure.regions}
+            await house.apply_pool(endpoints=endpoints, quotas=promised)
+            await becomes(house, Guaranteed=told)
+        await house.apply_pool(quotas=promised)
+        await becomes(house, Guaranteed=("False", "CapacityUnknown"))

@@ -75,6 +75,7 @@ POOL: list[Case] = [
             ("failover.perTryTimeout", "100ms", "1h", (("100ms", "99ms"), ("1h", "1h1ms"))),
             ("throttling.maxRetryAfter", "1s", "1h", (("1s", "0.9s"), ("60m", "61m"))),
             ("throttling.rampUp", "0s", "5m", (("0s", "5m1s"),)),
+            ("sharing.lendIdleAfter", "1s", "1h", (("1s", "0.5s"), ("1h", "61m"))),
             ("health.probe.interval", "1s", "10m", (("10m", "11m"),)),
             ("health.probe.timeout", "100ms", "1m", (("100ms", "0s"),)),
             ("timeouts.request", "1s", "1h", (("1s", "500ms"), ("1h", "2h"))),
@@ -87,6 +88,20 @@ POOL: list[Case] = [
 
 
 TENANT: list[Case] = [
+    (
+        "spec",
+        {**raw_tenant()["spec"], "guaranteed": {"tokensPerMinute": 5}, "limits": {"tokensPerMinute": 5}},
+        {**raw_tenant()["spec"], "guaranteed": {"tokensPerMinute": 6}, "limits": {"tokensPerMinute": 5}},
+        "spec.guaranteed",
+        "guaranteed.tokensPerMinute must not be above limits.tokensPerMinute",
+    ),
+    (
+        "spec",
+        {**raw_tenant()["spec"], "guaranteed": {"tokensPerMinute": 5}, "burst": False},
+        {**raw_tenant()["spec"], "burst": False},
+        "spec.burst",
+        "guaranteed must be given when burst is false: nothing would be left for the tenant",
+    ),
     (
         "spec.limits.budgets",
         [{"period": "Day", "tokens": "1M"}],

@@ -13,6 +13,7 @@ class ConditionType(StrEnum):
     RESOLVED_REFS = "ResolvedRefs"
     PROGRAMMED = "Programmed"
     HEALTHY = "Healthy"
+    GUARANTEED = "Guaranteed"
     ENFORCED = "Enforced"
     EXACT = "Exact"
     READY = "Ready"
@@ -41,6 +42,10 @@ class ConditionReason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     TIME_ZONE_NOT_FOUND = "TimeZoneNotFound"
     PRICE_NOT_FOUND = "PriceNotFound"
+
+    GUARANTEED = "Guaranteed"
+    OVERCOMMITTED = "Overcommitted"
+    CAPACITY_UNKNOWN = "CapacityUnknown"
 
     ENFORCED = "Enforced"
     SHADOW = "Shadow"

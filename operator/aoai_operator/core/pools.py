@@ -99,6 +99,7 @@ def pool_table(
             max_retry_after_ms=milliseconds(spec.throttling.max_retry_after),
             ramp_up_ms=milliseconds(spec.throttling.ramp_up),
         ),
+        lend_idle_ms=_lend_idle(pool),
         health=_health(pool),
         timeouts=Timeouts(
             request_ms=milliseconds(spec.timeouts.request),
@@ -215,6 +216,7 @@ def _hosts(served: Sequence[tuple[EndpointSpec, Deployment]]) -> Iterator[Host]:
             deployment=deployment.name,
             priority=endpoint.priority,
             weight=max(1, weight),
+            capacity=deployment.capacity.tokens_per_minute if deployment.capacity else None,
         )
 
 
@@ -234,6 +236,11 @@ def _failover(pool: AOAIBackendPool) -> Failover:
         retry_connect=RetryReason.CONNECT in spec.retry_on,
         retry_timeout=RetryReason.TIMEOUT in spec.retry_on,
     )
+
+
+def _lend_idle(pool: AOAIBackendPool) -> int | None:
+    sharing = pool.spec.sharing
+    return milliseconds(sharing.lend_idle_after) if sharing and sharing.lend_idle_after else None
 
 
 def _health(pool: AOAIBackendPool) -> Health:

@@ -10,11 +10,12 @@ from aoai_operator.core.api.quota import (
     BudgetSpec,
     Enforcement,
     OnLedgerFailure,
+    Priority,
     QuotaLimits,
     Reservation,
     TokenWeights,
 )
-from aoai_operator.core.table import Budget, PerMinute, Quota, TokenRates
+from aoai_operator.core.table import Budget, PerMinute, Quota, Share, TokenRates
 
 _MILLIONTHS = 1_000_000
 
@@ -36,6 +37,17 @@ def table_quota(quota: TenantQuota) -> Quota | None:
         deny=spec.on_ledger_failure is OnLedgerFailure.DENY,
         weights=TokenRates(input=weights.input, cached=weights.cached_input, output=weights.output),
     )
+
+
+def table_share(quota: TenantQuota) -> Share | None:
+    """Return what a tenant was promised of its pools; None where nothing is said of it."""
+    spec = quota.spec
+    share = Share(
+        guaranteed=spec.guaranteed.tokens_per_minute if spec.guaranteed else 0,
+        burst=spec.burst is not False,
+        priority=(spec.priority or Priority.STANDARD).value,
+    )
+    return None if share == Share() else share
 
 
 def known_zone(name: str) -> bool:

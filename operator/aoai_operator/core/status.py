@@ -23,10 +23,11 @@ from aoai_operator.core.api import (
 from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.conditions import ConditionReason, ConditionType
 from aoai_operator.core.findings import Finding
+from aoai_operator.core.guarantees import capacity_of, shares_of
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.observed import HostState, Reason, State
-from aoai_operator.core.quotas import table_quota
-from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.quotas import table_quota, table_share
+from aoai_operator.core.table import Quota, RoutingTable
 from aoai_operator.core.world import Programming, World
 
 Fact = tuple[ConditionType, bool | None, ConditionReason, str]
@@ -65,6 +66,7 @@ def pool_status(
     ]
     facts.append((ConditionType.READY, *_ready(facts, states)))
     facts += _progress(facts)
+    facts += _guaranteed(table)
     before = world.pool_statuses.get(pool.key)
     usable = {name for name, _, state in states if state.usable}
     total = len(table.endpoints) if table else len(pool.spec.endpoints)
@@ -80,6 +82,28 @@ def pool_status(
         proxies=ProxiesStatus(connected=programming.connected, programmed=programming.programmed),
         last_handled_reconcile_at=pool.metadata.requested_at,
     )
+
+
+def _guaranteed(table: RoutingTable | None) -> Iterator[Fact]:
+    """Yield whether what tenants were promised of a pool can be kept, where they were promised anything."""
+    promised = [(m, shares_of(table, m), capacity_of(table, m)) for m in table.models] if table else []
+    if not any(shares for _, shares, _ in promised):
+        return
+    unknown = [model.name for model, shares, capacity in promised if shares and capacity is None]
+    short = [
+        f"{kept} tokens a minute of {model.name} are guaranteed, and its deployments give {capacity}"
+        for model, shares, capacity in promised
+        if capacity is not None and (kept := sum(share.guaranteed for share in shares.values())) > capacity
+    ]
+    if short:
+        mend = "Guarantee less in the TenantQuotas, or add deployments."
+        yield ConditionType.GUARANTEED, False, ConditionReason.OVERCOMMITTED, f"{'. '.join(short)}. {mend}"
+    elif unknown:
+        why = f"Not every deployment of {', '.join(unknown)} tells what it can give, so nothing is kept free."
+        mend = "Give each its capacity.tokensPerMinute in spec.endpoints[].deployments."
+        yield ConditionType.GUARANTEED, False, ConditionReason.CAPACITY_UNKNOWN, f"{why} {mend}"
+    else:
+        yield ConditionType.GUARANTEED, True, ConditionReason.GUARANTEED, ""
 
 
 def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) -> TenantQuotaStatus:
@@ -103,7 +127,7 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
 
 def _limits(quota: TenantQuota) -> Iterator[Fact]:
     """Yield how the limits of a tenant hold, where it has any."""
-    limited = table_quota(quota)
+    limited = table_quota(quota) or (Quota() if table_share(quota) else None)
     if limited is None:
         return
     if limited.enforced:

@@ -56,6 +56,8 @@ class Host(_Part):
     deployment: str
     priority: int
     weight: int
+    capacity: int | None = None
+    """Tokens that Azure gives it in a minute; None: it is not known."""
 
 
 class TokenRates(_Part):
@@ -117,14 +119,35 @@ class Quota(_Part):
     weights: TokenRates = TokenRates()
 
 
+class Share(_Part):
+    """What a tenant was promised of a pool that its tenants share.
+
+    Attributes:
+        guaranteed: tokens a minute, of each model, that are kept for it.
+        burst: whether it may use more, where others leave it.
+        priority: its place where the pool is short.
+    """
+
+    guaranteed: int = 0
+    burst: bool = True
+    priority: Literal["Critical", "Standard", "Sheddable"] = "Standard"
+
+
 class Tenant(_Part):
-    """A tenant of this pool; `models` empty means all of the pool's, `quota` None that nothing is limited."""
+    """A tenant of this pool.
+
+    Attributes:
+        models: those that it may use; empty: all of the pool's.
+        quota: its limits; None: nothing is limited.
+        share: what it was promised; None: nothing, as of any tenant.
+    """
 
     namespace: str
     name: str
     models: tuple[str, ...]
     api_keys: tuple[SecretRef, ...]
     quota: Quota | None = None
+    share: Share | None = None
 
     @property
     def key(self) -> str:
@@ -187,6 +210,8 @@ class RoutingTable(_Part):
     max_concurrent_requests: int
     failover: Failover
     throttling: Throttling
+    lend_idle_ms: int | None = None
+    """After how long without a request of its tenant a guarantee is lent; None: never."""
     health: Health
     timeouts: Timeouts
     endpoints: tuple[Endpoint, ...]

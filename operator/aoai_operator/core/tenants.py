@@ -12,7 +12,7 @@ from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, re
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.news import News
-from aoai_operator.core.quotas import known_zone, table_quota
+from aoai_operator.core.quotas import known_zone, table_quota, table_share
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
@@ -241,6 +241,7 @@ def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ..
         models=models,
         api_keys=keys,
         quota=table_quota(quota),
+        share=table_share(quota),
     )
 
 

@@ -35,7 +35,8 @@ def ask(ledger: Ledger, count: int, now: int, want: Amount | None = None) -> Gra
 
 
 def used(ledger: Ledger, now: int) -> dict[str, int]:
-    return {f"{bound.name} {bound.model}".strip(): bound.meter.used(now) for bound in ledger.bounds(TEAM, MODEL, now)}
+    bounds = ledger.bounds(Ask(TEAM, MODEL, {}), now)
+    return {f"{bound.name} {bound.model}".strip(): bound.meter.used(now) for bound in bounds}
 
 
 def test_what_is_left_is_let_in_and_no_more() -> None:
@@ -163,7 +164,7 @@ def test_two_budgets_of_one_thing_count_it_once() -> None:
     budgets = (Budget(Period.DAY, TOKENS, 100), Budget(Period.DAY, TOKENS, 50))
     ledger = limited(Limits(budgets=budgets))
     assert isinstance(ask(ledger, 50, START), Granted)
-    assert [bound.meter.used(START) for bound in ledger.bounds(TEAM, MODEL, START)] == [50, 50]
+    assert [bound.meter.used(START) for bound in ledger.bounds(Ask(TEAM, MODEL, {}), START)] == [50, 50]
     assert isinstance(ask(ledger, 1, START), Refused), "both hold"
 
 
@@ -260,7 +261,7 @@ class Workers(RuleBasedStateMachine):
     @rule(count=st.integers(1, 500))
     def owe(self, count: int) -> None:
         """Let something in without asking, as a worker does that cannot."""
-        self.ledger.owe(TEAM, MODEL, tokens(count), self.now)
+        self.ledger.owe((PoolKey("ai", "chat"), MODEL), TEAM, tokens(count), self.now)
         self.owed.append((self.now, count))
 
     @rule(ms=st.integers(0, 70_000) | st.integers(0, 2_000))

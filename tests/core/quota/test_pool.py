@@ -21,7 +21,7 @@ MINUTE = 60_000
 def sharing(capacity: int, rights: dict[PoolKey, Right], *, lend: int | None = None) -> Ledger:
     made = Ledger()
     made.limit({tenant: Limits() for tenant in rights})
-    made.share({CHAT: Pool(capacity, rights, lend)})
+    made.share({(CHAT, "m"): Pool(capacity, rights, lend)})
     return made
 
 
@@ -93,7 +93,7 @@ def test_who_comes_back_takes_its_guarantee_from_that_moment_on() -> None:
 def test_a_tenant_that_is_gone_is_forgotten_but_not_what_it_took() -> None:
     ledger = sharing(1_000, {A: Right(), B: Right()})
     take(ledger, A, 600, START)
-    ledger.share({CHAT: Pool(1_000, {B: Right()})})
+    ledger.share({(CHAT, "m"): Pool(1_000, {B: Right()})})
     assert isinstance(take(ledger, B, 401, START), Refused)
     assert isinstance(take(ledger, B, 400, START), Granted)
 
@@ -118,9 +118,9 @@ def test_a_settlement_gives_back_to_the_pool() -> None:
 def test_another_capacity_counts_at_once_and_loses_nothing() -> None:
     ledger = sharing(1_000, {A: Right()})
     take(ledger, A, 800, START)
-    ledger.share({CHAT: Pool(500, {A: Right()})})
+    ledger.share({(CHAT, "m"): Pool(500, {A: Right()})})
     assert isinstance(take(ledger, A, 1, START), Refused)
-    ledger.share({CHAT: Pool(2_000, {A: Right()})})
+    ledger.share({(CHAT, "m"): Pool(2_000, {A: Right()})})
     assert isinstance(take(ledger, A, 1_200, START), Granted)
     assert isinstance(take(ledger, A, 1, START), Refused)
     ledger.share({})

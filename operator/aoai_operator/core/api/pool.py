@@ -112,6 +112,16 @@ class Throttling(Model):
     )
 
 
+class Sharing(Model):
+    """How tenants share what the deployments can give."""
+
+    lend_idle_after: Annotated[timedelta, Between("1s", "1h")] | None = Field(
+        default=None,
+        description="After how long without a request what is guaranteed to a tenant is lent to others; from its next "
+        "request on it has that back within a minute. Default: it is never lent; 1s to 1h.",
+    )
+
+
 class Probe(Model):
     """The active probe of an endpoint."""
 
@@ -285,6 +295,11 @@ class AOAIBackendPoolSpec(Model):
     throttling: Throttling = Field(
         default=Throttling(),
         description="What a 429 of Azure does to the deployment that sent it. Default: as its fields say.",
+    )
+    # No default of the schema's: the API server would fill it in, and a version before this field refuses it.
+    sharing: Sharing | None = Field(
+        default=None,
+        description="How tenants share what the deployments can give. Default: as its fields say.",
     )
     health: Health = Field(
         default=Health(),

@@ -48,6 +48,23 @@ class OnLedgerFailure(StrEnum):
     DENY = "Deny"
 
 
+class Priority(StrEnum):
+    """Who is the first to get what a pool has free; the last is the first to lose it."""
+
+    CRITICAL = "Critical"
+    STANDARD = "Standard"
+    SHEDDABLE = "Sheddable"
+
+
+class Guarantee(Model):
+    """What is kept free for a tenant."""
+
+    tokens_per_minute: TokensPerMinute = Field(
+        description="Tokens in any 60 s that are kept free for it, of each model that it may use, in each of its "
+        "pools. Required; 1 to 2000000000."
+    )
+
+
 class Money(Model):
     """An amount of a currency."""
 

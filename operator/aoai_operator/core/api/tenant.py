@@ -23,8 +23,10 @@ from aoai_operator.core.api.base import (
 from aoai_operator.core.api.quota import (
     MODEL_LIMITS_RULES,
     Enforcement,
+    Guarantee,
     ModelLimits,
     OnLedgerFailure,
+    Priority,
     QuotaLimits,
     Reservation,
     TokenWeights,
@@ -92,6 +94,20 @@ class TenantQuotaSpec(Model):
         description="Limits of single models, which hold besides those of all. Default none. At most 64.",
         json_schema_extra=list_map("model"),
     )
+    guaranteed: Guarantee | None = Field(
+        default=None,
+        description="What is kept free for the tenant when a pool is short; of models whose deployments all tell their "
+        "capacity. Default: nothing.",
+    )
+    burst: bool | None = Field(
+        default=None,
+        description="Whether it may use more than is guaranteed, where others leave it. Default true.",
+    )
+    priority: Priority | None = Field(
+        default=None,
+        description="Its place when a pool is short: what is guaranteed to nobody goes to those that are Critical, "
+        "then Standard, then Sheddable; equals share it evenly. Default Standard.",
+    )
     token_weights: TokenWeights | None = Field(
         default=None, description="What a token counts for in limits on tokens. Default: 1 each."
     )
@@ -113,6 +129,18 @@ class TenantQuotaSpec(Model):
 
 
 QUOTA_RULES = rules(
+    rule(
+        "!has(self.guaranteed) || !has(self.limits) || !has(self.limits.tokensPerMinute) "
+        "|| self.guaranteed.tokensPerMinute <= self.limits.tokensPerMinute",
+        "guaranteed.tokensPerMinute must not be above limits.tokensPerMinute",
+        field_path=".guaranteed",
+    ),
+    rule(
+        "!has(self.burst) || self.burst || has(self.guaranteed)",
+        "guaranteed must be given when burst is false: nothing would be left for the tenant",
+        field_path=".burst",
+        reason="FieldValueRequired",
+    ),
     rule(
         "!has(self.limits) || self.limits.budgets.all(a, self.limits.budgets.all(b, !has(a.cost) || !has(b.cost) "
         "|| a.cost.currency == b.cost.currency))",

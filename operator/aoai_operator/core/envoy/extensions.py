@@ -14,6 +14,7 @@ from aoai_operator.core.envoy.luadata import LuaValue, assignment, literal, sour
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
 from aoai_operator.core.envoy.topology import common_deployment, hosts
+from aoai_operator.core.guarantees import asking_tenants
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
@@ -139,7 +140,7 @@ def pool_data(table: RoutingTable) -> Json:
 
 
 def _quotas(table: RoutingTable) -> Json:
-    found = {t.key: _quota(t.quota, table) for t in table.tenants if t.quota}
+    found = {t.key: _quota(t.quota or Quota(), table) for t in asking_tenants(table)}
     return {"quotas": found} if found else {}
 
 

@@ -14,9 +14,10 @@ from aoai_operator.core.quota.account import Bound
 from aoai_operator.core.quota.asking import Answer, Known, No, Question, Rate, Yes
 from aoai_operator.core.quota.estimate import Distribution, Guess, Request, TokensPerByte, guess
 from aoai_operator.core.quota.frees import frees
-from aoai_operator.core.quota.granted import Granted, Served, granted_by, served_by
-from aoai_operator.core.quota.ledger import Ask, Ledger, Refused
+from aoai_operator.core.quota.granted import Granted, Served, granted_by, served_by, shared_by
+from aoai_operator.core.quota.ledger import Ask, Ledger, Refused, Shared
 from aoai_operator.core.quota.limits import Amount, Unit
+from aoai_operator.core.quota.pool import Pool
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
 from aoai_operator.core.quota.usage import Usage, differs, read_usage, told
@@ -61,6 +62,7 @@ class _Part:
     table: RoutingTable
     granted: Mapping[PoolKey, Granted]
     served: Mapping[tuple[PoolKey, str], Served]
+    shared: Mapping[Shared, Pool]
 
 
 class Meters(Protocol):
@@ -104,6 +106,7 @@ class Admission:
         self._granted = {tenant: granted for part in parts for tenant, granted in part.granted.items()}
         self._served = {model: served for part in parts for model, served in part.served.items()}
         self.ledger.limit({tenant: granted.limits for tenant, granted in self._granted.items()})
+        self.ledger.share({of: pool for part in parts for of, pool in part.shared.items()})
         self._count_before()
         models = {model for _, model in self._served}
         self._prompts = {key: learned for key, learned in self._prompts.items() if key in self._served}
@@ -117,7 +120,7 @@ class Admission:
         known = self._parts.get(table.key)
         if known is not None and (known.table is table or known.table == table):
             return known
-        return _Part(table, granted_by(table), served_by(table))
+        return _Part(table, granted_by(table), served_by(table), shared_by(table))
 
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one ask."""
@@ -132,7 +135,7 @@ class Admission:
         for grant, rest in question.rests:
             self.ledger.give_back(grant, rest, now)
         if question.owed:
-            self.ledger.owe(question.tenant, question.model, question.owed, now)
+            self.ledger.owe((question.pool, question.model), question.tenant, question.owed, now)
         guessed = self._guess(question.tenant, question.pool, question.model, granted, served)
         terms = served.terms(granted)
         usual = terms.amount(guessed.of(question.request))
@@ -141,12 +144,13 @@ class Admission:
             question.tenant,
             question.model,
             need,
+            question.pool,
             want=_fitting(question.want, usual),
             timeout_ms=served.timeout_ms,
             usual=usual,
         )
         found = self.ledger.ask(ask, now)
-        bounds = self.ledger.bounds(question.tenant, question.model, now)
+        bounds = self.ledger.bounds(ask, now)
         known = Known(guessed, terms, _rate(Unit.TOKENS, bounds, now), _rate(Unit.REQUESTS, bounds, now))
         if isinstance(found, Refused):
             return _no(found, bounds, known, now)

@@ -6,13 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from aoai_operator.core.guarantees import asking_tenants, shared_models
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.estimate import Reservation
+from aoai_operator.core.quota.ledger import Shared
 from aoai_operator.core.quota.limits import Budget as LedgerBudget
 from aoai_operator.core.quota.limits import Limits, Unit
+from aoai_operator.core.quota.pool import Pool, Right
+from aoai_operator.core.quota.sharing import Priority
 from aoai_operator.core.quota.terms import Rates, Terms
-from aoai_operator.core.table import Budget, Model, PerMinute, Quota, RoutingTable, TokenRates
+from aoai_operator.core.table import Budget, Model, PerMinute, Quota, RoutingTable, Share, TokenRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,17 @@ class Served:
 
 
 def granted_by(table: RoutingTable) -> Mapping[PoolKey, Granted]:
-    """Return the quotas of the tenants of a pool that have one."""
+    """Return the quotas of the tenants of a pool that must ask for what they use."""
+    return {PoolKey.of(tenant.key): _granted(tenant.quota or Quota()) for tenant in asking_tenants(table)}
+
+
+def shared_by(table: RoutingTable) -> Mapping[Shared, Pool]:
+    """Return how a pool's models are shared, those that are."""
     return {
-        PoolKey(tenant.namespace, tenant.name): _granted(tenant.quota)
-        for tenant in table.tenants
-        if tenant.quota is not None
+        (table.key, model.name): Pool(
+            capacity, {PoolKey.of(tenant): _right(share) for tenant, share in shares.items()}, table.lend_idle_ms
+        )
+        for model, capacity, shares in shared_models(table)
     }
 
 
@@ -71,6 +81,10 @@ def served_by(table: RoutingTable) -> Mapping[tuple[PoolKey, str], Served]:
 def _served(table: RoutingTable, model: Model) -> Served:
     prices = _rates(model.prices) if model.prices else None
     return Served(model.context_tokens, prices, model.currency, table.timeouts.request_ms)
+
+
+def _right(share: Share) -> Right:
+    return Right(share.guaranteed, Priority[share.priority.upper()], share.burst)
 
 
 def _granted(quota: Quota) -> Granted:

@@ -10,7 +10,7 @@ whatever order that is told; what nobody settles stays charged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -31,6 +31,10 @@ _WORTH_MS = 500
 """Life under which a lease is not worth it."""
 _OF_LIMIT, _OF_LEFT = 100, 8
 """A lease is at most a hundredth of each limit, and an eighth of what is left of it."""
+
+
+Shared = tuple[PoolKey, str]
+"""What tenants share: a pool's deployments of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ class Ledger:
         Those of a ledger that was before must not be given again: what was let in by them may still be settled.
         """
         self._accounts: dict[PoolKey, Account] = {}
-        self._pools: dict[PoolKey, SharedPool] = {}
+        self._pools: dict[Shared, SharedPool] = {}
         self._grants: dict[int, _Grant] = {}
         self._ends: list[tuple[int, int]] = []
         self._touched: set[PoolKey] = set()
@@ -163,8 +167,8 @@ class Ledger:
             else:
                 account.limits = granted
 
-    def share(self, pools: Mapping[PoolKey, Pool]) -> None:
-        """Take how pools are shared; the others are not. What was taken of them stays counted."""
+    def share(self, pools: Mapping[Shared, Pool]) -> None:
+        """Take how pools' models are shared; the others are not. What was taken of them stays counted."""
         for key in self._pools.keys() - pools.keys():
             del self._pools[key]
         for key, pool in pools.items():
@@ -172,9 +176,10 @@ class Ledger:
 
     def ask(self, ask: Ask, now: int) -> Granted | Refused:
         """Let a request in if it keeps every limit of its tenant, and takes nothing that is kept for others."""
-        self._expire(now)
         account = self._accounts.setdefault(ask.tenant, Account(Limits()))
-        bounds = (*account.bounds(ask.model, now), *self._free(ask, now))
+        if pool := self._shared(ask):
+            pool.want(ask.tenant, ask.need.get(Unit.TOKENS, 0), now)
+        bounds = self.bounds(ask, now)
         refused = _refused(ask, account, bounds, now)
         if refused and not account.limits.shadow:
             return refused
@@ -225,10 +230,13 @@ class Ledger:
         known.charge(known.spent_at, known.charged)
         return True
 
-    def owe(self, tenant: PoolKey, model: str, amount: Amount, now: int) -> None:
+    def owe(self, shared: Shared, tenant: PoolKey, amount: Amount, now: int) -> None:
         """Count what was let in while nobody could be asked; if that is more than was left, nothing is for a time."""
+        _, model = shared
         account = self._accounts.setdefault(tenant, Account(Limits()))
         account.charge(model, now, amount)
+        if pool := self._pools.get(shared):
+            pool.taken(tenant).charge(model, now, amount)
         self._touched.add(tenant)
 
     def touched(self) -> set[PoolKey]:
@@ -252,21 +260,15 @@ class Ledger:
         known = self._grants.get(grant)
         return known.need.get(Unit.TOKENS, 0) if known else 0
 
-    def bounds(self, tenant: PoolKey, model: str, now: int) -> tuple[Bound, ...]:
-        """Return the limits that a tenant's requests for a model must keep, with what was used of each."""
+    def bounds(self, ask: Ask, now: int) -> tuple[Bound, ...]:
+        """Return the limits that a request must keep, its tenant's and its pool's, with what was used of each."""
         self._expire(now)
-        account = self._accounts.get(tenant)
-        return tuple(account.bounds(model, now)) if account else ()
-
-    def _free(self, ask: Ask, now: int) -> Iterator[Bound]:
-        """Yield what is to be kept for the sake of a pool's other tenants."""
-        if (pool := self._shared(ask)) is not None:
-            tokens = ask.need.get(Unit.TOKENS, 0)
-            pool.want(ask.tenant, tokens, now)
-            yield from pool.bounds(ask.tenant, tokens, now)
+        account, pool = self._accounts.get(ask.tenant), self._shared(ask)
+        own = tuple(account.bounds(ask.model, now)) if account else ()
+        return (*own, *pool.bounds(ask.tenant, ask.need.get(Unit.TOKENS, 0), now)) if pool else own
 
     def _shared(self, ask: Ask) -> SharedPool | None:
-        return self._pools.get(ask.pool) if ask.pool else None
+        return self._pools.get((ask.pool, ask.model)) if ask.pool else None
 
     def _admit(self, ask: Ask, account: Account, lease: Amount, now: int, life: int) -> int:
         self._last += 1

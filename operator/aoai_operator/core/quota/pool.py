@@ -1,4 +1,4 @@
-"""What a pool can give in a minute, and what each of its tenants took of it."""
+"""What a pool can give of a model in a minute, and what each of its tenants took of it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Right:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """How a pool is shared.
+    """How a pool's deployments of a model are shared.
 
     Attributes:
-        capacity: tokens that it can give in a minute.
+        capacity: tokens that they can give in a minute.
         rights: what its tenants were promised; all of them.
         lend_idle_after_ms: after how long without a request a guarantee is lent; None: never.
     """

@@ -155,9 +155,9 @@ local function draw(e, t, c, now)
   return false
 end
 
-local UNIT = {tokensPerMinute = 'tokens', requestsPerMinute = 'requests'}
+local UNIT = {tokensPerMinute = 'tokens', requestsPerMinute = 'requests', capacity = 'tokens'}
 local NAMES = {tokensPerMinute = 'tokens per minute', requestsPerMinute = 'requests per minute', concurrentRequests = 'requests at once',
-  capacity = "this tenant's share of the pool"}
+  capacity = 'tokens per minute, its share of what the pool can give'}
 
 local function held(e, unit, now)
   local left = e.id and now < e.till and (unit == 'tokens' and e.t or e.r) or 0

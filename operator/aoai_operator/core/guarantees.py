@@ -1,0 +1,44 @@
+"""What the deployments of a model can give in a minute, and what was promised of it to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from aoai_operator.core.table import Model, RoutingTable, Share, Tenant
+
+
+def capacity_of(table: RoutingTable, model: Model) -> int | None:
+    """Return the tokens that a model's deployments give in a minute; None where one of them does not tell its own.
+
+    Those of endpoints that drain, or lack their credential, give none.
+    """
+    serving = {e.name for e in table.endpoints if e.usable and not e.drain}
+    capacities = [host.capacity for host in model.hosts if host.endpoint in serving]
+    known = [capacity for capacity in capacities if capacity is not None]
+    return sum(known) if len(known) == len(capacities) else None
+
+
+def shares_of(table: RoutingTable, model: Model) -> Mapping[str, Share]:
+    """Return what each tenant that may use a model was promised of it, by tenant; empty where nobody was anything."""
+    tenants = [tenant for tenant in table.tenants if _may_use(tenant, model)]
+    if all(tenant.share is None for tenant in tenants):
+        return {}
+    return {tenant.key: tenant.share or Share() for tenant in tenants}
+
+
+def shared_models(table: RoutingTable) -> Iterator[tuple[Model, int, Mapping[str, Share]]]:
+    """Yield the models that tenants share by what they were promised, each with its capacity and their shares."""
+    for model in table.models:
+        shares, capacity = shares_of(table, model), capacity_of(table, model)
+        if shares and capacity is not None:
+            yield model, capacity, shares
+
+
+def asking_tenants(table: RoutingTable) -> Iterator[Tenant]:
+    """Yield the tenants whose requests must be asked for: they have limits, or share something."""
+    sharing = {tenant for _, _, shares in shared_models(table) for tenant in shares}
+    return (tenant for tenant in table.tenants if tenant.quota is not None or tenant.key in sharing)
+
+
+def _may_use(tenant: Tenant, model: Model) -> bool:
+    return not tenant.models or model.name in tenant.models
