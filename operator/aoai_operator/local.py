@@ -26,6 +26,7 @@ from aoai_operator.adapters.http import Checks, serve_http
 from aoai_operator.adapters.ledger_server import serve_ledger
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.adapters.manifests.reading import SUFFIXES
+from aoai_operator.adapters.oidc import HttpIssuers
 from aoai_operator.adapters.pipe_log import access_log
 from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
@@ -50,6 +51,7 @@ from aoai_operator.interpreter import collected_seldom
 from aoai_operator.local_resources import FileResources
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
+from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.probing import Probing
 from aoai_operator.runners.publish import Publisher
@@ -141,6 +143,8 @@ class _Local:
             meters=self._metrics,
             now=_now,
         )
+        self._issuers = HttpIssuers(ca_file=self._trusted_ca)
+        self._issuer_keys = IssuerKeys(issuers=self._issuers, observer=self._observer, now=_now)
         self._steady = SteadyClock()
         self._admission = Admission(self._steady(), self._metrics.quotas)
         self._accounting = Accounting(
@@ -201,6 +205,7 @@ class _Local:
             stack.enter_context(self._starting)
             self._starting.enter_context(collected_seldom())
             await stack.enter_async_context(self._prober)
+            await stack.enter_async_context(self._issuers)
             await self._first_reading()
             await self._read_access_log(stack)
             await stack.enter_async_context(self._plane.serving(f"unix:{self._control_plane}"))
@@ -210,6 +215,7 @@ class _Local:
                 self._publisher.run(),
                 self._reconciler.run(),
                 self._probing.run(),
+                self._issuer_keys.run(),
                 watch(self._settings.paths, self._reconciler.resources_changed, suffixes=SUFFIXES),
                 self._envoy.run(),
                 self._announce({"metrics": metrics, "admin": str(self._admin)}),
@@ -267,6 +273,7 @@ class _Local:
         try:
             async with asyncio.timeout(self._settings.ready_timeout):
                 await self._probing.names_tried()
+                await self._issuer_keys.tried()
                 await self._publisher.settled_once.wait()
                 await _accepting(self._listen)
         except TimeoutError:
@@ -293,6 +300,7 @@ class _Local:
         self._observer.follow(mine.values())
         self._admission.follow(mine.values())
         self._probing.follow(mine.values(), world.secrets)
+        self._issuer_keys.follow(mine.values())
         self._publisher.want(mine, world.secrets)
         self._tell(world.overrides)
 

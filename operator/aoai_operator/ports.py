@@ -12,7 +12,9 @@ from aoai_operator.core.envoy.packed import PackedSnapshot
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.health import ProbeTarget, Sample
 from aoai_operator.core.names import PoolKey
+from aoai_operator.core.observed import SigningKeys
 from aoai_operator.core.proxies import Proxy
+from aoai_operator.core.table import TokenIssuer
 
 
 class UnavailableError(Exception):
@@ -43,6 +45,22 @@ class Resolver(Protocol):
 
         Raises:
             ResolveError: there is none, or no answer in time.
+        """
+        ...
+
+
+class IssuerError(Exception):
+    """The keys of an issuer cannot be had; the message is a sentence for people, without a full stop."""
+
+
+class Issuers(Protocol):
+    """Finds the keys with which issuers sign tokens."""
+
+    async def keys(self, issuer: TokenIssuer) -> SigningKeys:
+        """Return an issuer's name in its tokens, and its public keys.
+
+        Raises:
+            IssuerError: they cannot be had now.
         """
         ...
 

@@ -87,7 +87,20 @@ POOL: list[Case] = [
 ]
 
 
+_GUID = "11111111-aaaa-bbbb-cccc-111111111111"
+_ONE_OF = "must give one of apiKey, entra and serviceAccount"
 TENANT: list[Case] = [
+    *(
+        ("spec.identities", [{"serviceAccount": {"name": "api"}}], [bad], "spec.identities[0]", _ONE_OF)
+        for bad in ({}, {"serviceAccount": {"name": "api"}, "apiKey": {"secretRef": {"name": "key"}}})
+    ),
+    (
+        "spec.identities",
+        [{"entra": {"groups": [_GUID]}}],
+        [{"entra": {}}],
+        "spec.identities[0].entra",
+        "must give appIds, groups or both",
+    ),
     (
         "spec",
         {**raw_tenant()["spec"], "guaranteed": {"tokensPerMinute": 5}, "limits": {"tokensPerMinute": 5}},

@@ -45,7 +45,15 @@ def whole_pool() -> Raw:
         "sharing": {"lendIdleAfter": "5m"},
         "timeouts": {"request": "60s", "idle": "60s", "connect": "1s"},
         "limits": {"maxRequestBytes": "1Mi", "maxConcurrentRequests": 10},
-        "auth": {"required": False},
+        "auth": {
+            "required": False,
+            "entra": {
+                "tenantId": "72f988bf-86f1-41af-91ab-2d7cd011db47",
+                "audience": "api://aoai",
+                "authorityHost": "https://login.microsoftonline.us",
+            },
+            "serviceAccounts": {"audience": "aoai", "issuer": "https://oidc.example/cluster"},
+        },
         "gateway": {
             "name": "default",
             "hostnames": ["chat.ai.svc"],
@@ -66,6 +74,15 @@ def whole_tenant() -> Raw:
     raw = raw_tenant()
     raw["spec"]["poolRefs"][0]["namespace"] = "ai"
     raw["spec"]["identities"][0]["apiKey"]["secretRef"]["key"] = "api-key"
+    raw["spec"]["identities"] += [
+        {
+            "entra": {
+                "appIds": ["11111111-aaaa-bbbb-cccc-111111111111"],
+                "groups": ["22222222-AAAA-bbbb-cccc-222222222222"],
+            }
+        },
+        {"serviceAccount": {"name": "api", "namespace": "search"}},
+    ]
     raw["spec"] |= {
         "models": ["gpt-4o"],
         "limits": {

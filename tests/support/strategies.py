@@ -69,7 +69,11 @@ _knobs = _maybe(
     ),
     sharing=_maybe(lendIdleAfter=st.sampled_from(["1s", "1h"])),
     throttling=_maybe(rampUp=st.sampled_from(["0s", "5m"])),
-    auth=_maybe(required=st.booleans()),
+    auth=_maybe(
+        required=st.booleans(),
+        entra=st.just({"tenantId": "72f988bf-86f1-41af-91ab-2d7cd011db47"}),
+        serviceAccounts=st.sampled_from([{}, {"issuer": "https://oidc.example/cluster", "audience": "aoai"}]),
+    ),
     gateway=_maybe(name=st.sampled_from(["default", "other"]), hostnames=_HOSTNAMES),
     allowedNamespaces=st.sampled_from([{"from": "All"}, {"from": "List", "names": ["search"]}, {}]),
     suspend=st.booleans(),
@@ -100,6 +104,12 @@ _quotas = _maybe(
     enforcement=st.sampled_from(["Enforce", "Shadow"]),
     onLedgerFailure=st.sampled_from(["Allow", "Deny"]),
 )
+_GUIDS = st.sampled_from([f"{n * 8}-aaaa-bbbb-cccc-{n * 12}" for n in "12"])
+_subjects = st.one_of(
+    st.builds(lambda app: {"entra": {"appIds": [app]}}, _GUIDS),
+    st.builds(lambda group: {"entra": {"groups": [group]}}, _GUIDS),
+    st.builds(lambda name: {"serviceAccount": {"name": name, "namespace": "ai"}}, st.sampled_from(["a", "b"])),
+)
 _priced = _maybe(
     contextTokens=st.integers(1, 10**6),
     prices=st.sampled_from([{"currency": "USD", "input": 2.5, "output": 10}, {"currency": "EUR", "input": 0.1}]),
@@ -125,7 +135,7 @@ def raw_quotas(draw: st.DrawFn) -> Json:
     refs = st.builds(lambda name, more: {"name": name, **more}, _POOLS, _maybe(namespace=_NAMESPACES))
     spec = {
         "poolRefs": draw(st.lists(refs, min_size=1, max_size=3)),
-        "identities": [_key(entry) for entry in draw(st.lists(_ENTRIES, min_size=1, max_size=3))],
+        "identities": draw(st.lists(_ENTRIES.map(_key) | _subjects, min_size=1, max_size=3)),
         "models": draw(st.lists(_MODELS, max_size=2, unique=True)),
         **draw(_quotas),
     }

@@ -8,6 +8,7 @@ A world is a map with these keys, all optional:
     before          a world whose tables serve now: the last good ones
     invalid         "namespace/pool" of pools that exist and cannot be read
     hosts           "namespace/pool/endpoint/deployment": {state, reason, since, until, incarnation}
+    issuers         "url": {issuer, jwks, fault}, what is known of the keys of tokens' issuers
     addresses       "namespace/pool/endpoint": [IP address, ...]
     programming     "namespace/pool": {connected, programmed, refusal}
     now             milliseconds of the Unix epoch; NOW where none is given
@@ -25,7 +26,7 @@ from aoai_operator.core.compiler import Compiled, compile_world
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
-from aoai_operator.core.observed import HostState, Overrides, Reason, State
+from aoai_operator.core.observed import HostState, Overrides, Reason, SigningKeys, State
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.world import Programming, World
 
@@ -60,6 +61,7 @@ def read_world(raw: Mapping[str, Any]) -> World:
         overrides=Overrides(
             hosts={_host(key): _state(one) for key, one in raw.get("hosts", {}).items()},
             addresses={_endpoint(key): tuple(found) for key, found in raw.get("addresses", {}).items()},
+            issuers={url: SigningKeys(**one) for url, one in raw.get("issuers", {}).items()},
         ),
         programming={PoolKey.of(key): (Programming(**one),) for key, one in raw.get("programming", {}).items()},
         now=raw.get("now", NOW),

@@ -30,6 +30,7 @@ EXTENSION_MODULES = (
     "envoy.extensions.filters.http.credential_injector.v3.credential_injector_pb2",
     "envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2",
     "envoy.extensions.filters.http.health_check.v3.health_check_pb2",
+    "envoy.extensions.filters.http.jwt_authn.v3.config_pb2",
     "envoy.extensions.filters.http.lua.v3.lua_pb2",
     "envoy.extensions.filters.http.router.v3.router_pb2",
     "envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2",

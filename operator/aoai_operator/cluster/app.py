@@ -21,12 +21,14 @@ from aoai_operator.adapters.kube.bridge import Bridge, Wake, Watched
 from aoai_operator.adapters.kube.client import Kube
 from aoai_operator.adapters.kube.events import EventPoster
 from aoai_operator.adapters.kube.fence import Fenced
+from aoai_operator.adapters.kube.issuer import ClusterIssuers
 from aoai_operator.adapters.kube.lease import Election, LeaseTiming
 from aoai_operator.adapters.kube.resources import CONFIG_MAPS, POOLS, QUOTAS, SECRETS
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import ObjectStore, whole
 from aoai_operator.adapters.kube.tokens import TokenReviews
 from aoai_operator.adapters.ledger_grpc import LedgerServer
+from aoai_operator.adapters.oidc import HttpIssuers
 from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
 from aoai_operator.adapters.probe import HttpProber
@@ -55,6 +57,7 @@ from aoai_operator.interpreter import collected_seldom, threads_give_way
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.certificates import Certificates, server_name
+from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
 from aoai_operator.runners.probing import Probing
@@ -147,6 +150,10 @@ class _Operator:
             now=_now,
         )
         self._probing.lead(False)
+        self._issuers = HttpIssuers(ca_file=settings.trusted_ca)
+        self._issuer_keys = IssuerKeys(
+            issuers=ClusterIssuers(api, others=self._issuers), observer=self._observer, now=_now
+        )
         self._identities = Identities(review=TokenReviews(api, audience=TOKEN_AUDIENCE))
         self._plane = ControlPlane(
             changed=self._proxies_changed,
@@ -255,6 +262,7 @@ class _Operator:
         """Start the parts, serve until `stop`, and end them."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._prober)
+            await stack.enter_async_context(self._issuers)
             await stack.enter_async_context(pods_log(self._settings.pod_directory, self._accounting))
             served = health(self._settings.http_listen, self._metrics.registry, self._checks())
             await stack.enter_async_context(served)
@@ -265,6 +273,7 @@ class _Operator:
                 self._serving.run(),
                 self._gateways.run(),
                 self._probing.run(),
+                self._issuer_keys.run(),
                 self._events.run(),
                 self._certificates.run(),
                 self._peer_client.run(),
@@ -299,6 +308,7 @@ class _Operator:
         """Serve proxies and peers, once an Envoy that comes back from another replica would lose nothing by it."""
         await self._serving.ready.wait()
         await self._probing.names_tried()
+        await self._issuer_keys.tried()
         await self._gateways.flushed()
         async with AsyncExitStack() as stack:
             if directory := self._settings.pod_directory:
@@ -376,6 +386,7 @@ class _Operator:
         self._peering.tables_changed()
         self._quotas.follow(tables)
         self._probing.follow(tables.values(), secrets)
+        self._issuer_keys.follow(tables.values())
         self._gateways.want(tables, secrets, unknown)
         if (trusted := trusting(self._settings, tables.values())) != self._told_trust:
             self._told_trust = trusted

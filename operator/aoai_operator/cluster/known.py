@@ -23,6 +23,7 @@ from aoai_operator.core.api import (
 )
 from aoai_operator.core.api.base import REQUESTED_AT
 from aoai_operator.core.api.usage import TenantUsage
+from aoai_operator.core.claims import key_refs
 from aoai_operator.core.credentials import reference
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import tls_refs
@@ -99,8 +100,7 @@ def _refs(resource: Parsed | Invalid) -> Iterator[SecretRef]:
         return
     namespace = resource.metadata.namespace
     if isinstance(resource, TenantQuota):
-        for identity in resource.spec.identities:
-            yield reference(namespace, identity.api_key.secret_ref)
+        yield from key_refs(resource)
         return
     for endpoint in resource.spec.endpoints:
         yield reference(namespace, endpoint.auth.api_key.secret_ref)

@@ -85,6 +85,8 @@ class Compiler:
         concerned = concerned | differing(before.programming, world.programming)
         concerned |= {pool.key for pool in self._news.pools_come}
         observed = world.overrides.pools_that_differ(before.overrides)
+        if world.overrides.issuers != before.overrides.issuers:
+            observed |= {key for key, table in tables.items() if table.issuers}
 
         def make(key: PoolKey) -> AOAIBackendPoolStatus:
             return pool_status(world, pools[key], tables.get(key), self._wrong.get((AOAIBackendPool.KIND, key), ()))

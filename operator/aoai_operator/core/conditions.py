@@ -42,6 +42,8 @@ class ConditionReason(StrEnum):
     MODEL_NOT_FOUND = "ModelNotFound"
     TIME_ZONE_NOT_FOUND = "TimeZoneNotFound"
     PRICE_NOT_FOUND = "PriceNotFound"
+    TOKENS_NOT_TAKEN = "TokensNotTaken"
+    ISSUER_UNREACHABLE = "IssuerUnreachable"
 
     GUARANTEED = "Guaranteed"
     OVERCOMMITTED = "Overcommitted"
@@ -81,6 +83,8 @@ FAULTS: Mapping[ConditionReason, ConditionType] = {
     ConditionReason.MODEL_NOT_FOUND: ConditionType.RESOLVED_REFS,
     ConditionReason.TIME_ZONE_NOT_FOUND: ConditionType.RESOLVED_REFS,
     ConditionReason.PRICE_NOT_FOUND: ConditionType.RESOLVED_REFS,
+    ConditionReason.TOKENS_NOT_TAKEN: ConditionType.RESOLVED_REFS,
+    ConditionReason.ISSUER_UNREACHABLE: ConditionType.RESOLVED_REFS,
 }
 """The reasons that findings give, each with its condition: Accepted is about the object itself, ResolvedRefs about what
 it refers to."""

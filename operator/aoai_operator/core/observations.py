@@ -17,7 +17,7 @@ from aoai_operator.core.failures import Failure, Run
 from aoai_operator.core.health import Health, Sample
 from aoai_operator.core.hosts import ObservedEndpoint, ObservedHost, out, restless, show
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
-from aoai_operator.core.observed import ByPool, Fault, HostState, Overrides, Probed, Reason, Wait
+from aoai_operator.core.observed import ByPool, Fault, HostState, Overrides, Probed, Reason, SigningKeys, Wait
 from aoai_operator.core.table import RoutingTable
 
 
@@ -309,6 +309,14 @@ class Observations:
         endpoint = self._endpoints.get(key)
         return endpoint.hosts if endpoint else ()
 
+    def asked(self, issuers: Mapping[str, SigningKeys]) -> bool:
+        """Take what is known of all issuers of tokens."""
+        before = self._overrides
+        if before.issuers == issuers:
+            return False
+        self._overrides = replace(before, issuers=issuers)
+        return True
+
     def overrides(self) -> Overrides:
         """Return all that was observed, as an immutable value: the same object until something changes.
 
@@ -321,7 +329,8 @@ class Observations:
             _put(self._shown, pool, {key: self._hosts[key].shown for key in hosts})
             _put(self._addresses, pool, {key: a for key in keys if (a := self._endpoints[key].addresses)})
         if self._stirred:
-            self._overrides = Overrides(ByPool(dict(self._shown)), ByPool(dict(self._addresses)))
+            views = ByPool(dict(self._shown)), ByPool(dict(self._addresses))
+            self._overrides = Overrides(*views, self._overrides.issuers)
             self._stirred.clear()
         return self._overrides
 

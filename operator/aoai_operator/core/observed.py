@@ -88,15 +88,32 @@ class ByPool(Mapping[_Key, _Value], Generic[_Key, _Value]):
 
 
 @dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """With what an issuer signs its tokens.
+
+    Attributes:
+        issuer: its name in them (`iss`).
+        jwks: its public keys, a JSON Web Key Set (RFC 7517).
+        fault: why they are not known, a sentence without a full stop; empty: they are.
+    """
+
+    issuer: str = ""
+    jwks: str = ""
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Overrides:
     """Everything observed that changes Envoy's resources but not the routing table.
 
     `addresses` holds the resolved IP addresses of an endpoint's host name, in a stable order; an endpoint whose name
-    never resolved is absent and gets no traffic. Addresses that are IP literals need no entry.
+    never resolved is absent and gets no traffic. Addresses that are IP literals need no entry. `issuers` holds what is
+    known of the keys of tokens' issuers, by the URL of their discovery.
     """
 
     hosts: Mapping[HostKey, HostState] = field(default_factory=dict)
     addresses: Mapping[EndpointKey, tuple[str, ...]] = field(default_factory=dict)
+    issuers: Mapping[str, SigningKeys] = field(default_factory=dict)
 
     def host(self, key: HostKey) -> HostState:
         """Return the state of a host, `Unknown` when nothing was observed yet."""

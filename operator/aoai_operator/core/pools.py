@@ -32,6 +32,7 @@ from aoai_operator.core.table import (
     Tenant,
     Throttling,
     Timeouts,
+    TokenIssuer,
     TokenRates,
     tls_refs,
 )
@@ -91,6 +92,7 @@ def pool_table(
         namespaces=_namespaces(pool),
         strategy=_STRATEGIES[spec.balancing.strategy],
         auth_required=spec.auth.required,
+        issuers=tuple(_issuers(pool)),
         max_request_bytes=spec.limits.max_request_bytes,
         max_concurrent_requests=spec.limits.max_concurrent_requests,
         failover=_failover(pool),
@@ -133,6 +135,20 @@ def _serving(world: World, pool: AOAIBackendPool, hostnames: tuple[str, ...]) ->
     held = last.tls_secret if last else ""
     problem = _finding(pool, wrong.fault, "spec.gateway.tls.secretRef", wrong.message, wrong.mend)
     return held if held and examined(held)[0] > standing else wanted, problem
+
+
+def _issuers(pool: AOAIBackendPool) -> Iterator[TokenIssuer]:
+    """Yield whose tokens a pool takes. Entra ID has two issuers: an application's manifest says which one is its own.
+
+    Source: Microsoft identity platform, "Access tokens", on versions; `accessTokenAcceptedVersion`.
+    """
+    auth = pool.spec.auth
+    if entra := auth.entra:
+        directory = f"{entra.authority_host.rstrip('/')}/{entra.tenant_id.lower()}"
+        for url in (directory, f"{directory}/v2.0"):
+            yield TokenIssuer(kind="entra", url=url, audience=entra.audience)
+    if accounts := auth.service_accounts:
+        yield TokenIssuer(kind="serviceAccount", url=accounts.issuer.rstrip("/"), audience=accounts.audience)
 
 
 def _namespaces(pool: AOAIBackendPool) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def pool_status(
 ) -> AOAIBackendPoolStatus:
     """Return the whole status of a pool."""
     states = _endpoint_states(world, table)
-    findings = [*findings, *_unresolved(pool, states)]
+    findings = [*findings, *_unresolved(pool, states), *_unknown_issuers(world, pool, table)]
     programming = Programming.together(world.programming.get(pool.key, ()), table.revision if table else "")
     # What is compiled reaches an Envoy by its ConfigMap alone.
     written = table if all(f.fault is not ConditionReason.CONFIG_MAP_CONFLICT for f in findings) else None
@@ -178,6 +178,24 @@ def _unresolved(pool: AOAIBackendPool, states: Iterable[tuple[str, str, HostStat
             message=message or f"{host} has no address",
             mend="mend the name, or the DNS that the operator asks",
         )
+
+
+def _unknown_issuers(world: World, pool: AOAIBackendPool, table: RoutingTable | None) -> Iterator[Finding]:
+    """Yield whose tokens cannot be verified, as nobody knows the keys."""
+    fields = {"entra": "spec.auth.entra", "serviceAccount": "spec.auth.serviceAccounts"}
+    told = set()
+    for issuer in table.issuers if table else ():
+        known = world.overrides.issuers.get(issuer.url)
+        if known and not known.jwks and issuer.kind not in told:
+            told.add(issuer.kind)
+            yield Finding(
+                kind=pool.KIND,
+                key=pool.key,
+                fault=ConditionReason.ISSUER_UNREACHABLE,
+                field=fields[issuer.kind],
+                message=f"the issuer's keys cannot be had, so its tokens prove nothing: {known.fault}",
+                mend="mend the address, or the operator's way to it",
+            )
 
 
 def _progress(facts: Sequence[Fact]) -> list[Fact]:

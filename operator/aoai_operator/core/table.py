@@ -119,6 +119,20 @@ class Quota(_Part):
     weights: TokenRates = TokenRates()
 
 
+class TokenIssuer(_Part):
+    """Whose tokens prove who calls a pool.
+
+    Attributes:
+        kind: what a token of it says of its caller.
+        url: where OIDC discovery finds its keys, below /.well-known/openid-configuration; empty: the API server.
+        audience: whom a token must be for.
+    """
+
+    kind: Literal["entra", "serviceAccount"]
+    url: str
+    audience: str
+
+
 class Share(_Part):
     """What a tenant was promised of a pool that its tenants share.
 
@@ -138,6 +152,7 @@ class Tenant(_Part):
 
     Attributes:
         models: those that it may use; empty: all of the pool's.
+        apps, groups: of Entra ID, by object id; service_accounts: of Kubernetes, as "namespace/name".
         quota: its limits; None: nothing is limited.
         share: what it was promised; None: nothing, as of any tenant.
     """
@@ -146,6 +161,9 @@ class Tenant(_Part):
     name: str
     models: tuple[str, ...]
     api_keys: tuple[SecretRef, ...]
+    apps: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    service_accounts: tuple[str, ...] = ()
     quota: Quota | None = None
     share: Share | None = None
 
@@ -206,6 +224,8 @@ class RoutingTable(_Part):
     """Namespaces that may use it, its own included; "*" for all."""
     strategy: Literal["Headroom", "Weighted", "LeastRequest"]
     auth_required: bool
+    issuers: tuple[TokenIssuer, ...] = ()
+    """Whose tokens it takes, besides API keys."""
     max_request_bytes: int
     max_concurrent_requests: int
     failover: Failover

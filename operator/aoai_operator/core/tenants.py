@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota
+from aoai_operator.core.claims import Claim, Proof, Subject, SubjectKind, claims_of, key_refs
 from aoai_operator.core.conditions import ConditionReason
-from aoai_operator.core.credentials import RESERVED, Unreadable, is_sendable, read_key, reference
+from aoai_operator.core.credentials import RESERVED, Unreadable, read_key
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.news import News
 from aoai_operator.core.quotas import known_zone, table_quota, table_share
-from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable, Tenant
 from aoai_operator.core.world import World
 
@@ -38,15 +38,15 @@ class TenantsStep:
         self._known: dict[PoolKey, _Known] = {}
         self._named: defaultdict[PoolKey, set[PoolKey]] = defaultdict(set)
         self._lacking: set[PoolKey] = set()
-        self._claims: defaultdict[SecretValue, dict[PoolKey, _Order]] = defaultdict(dict)
-        self._owners: dict[SecretValue, PoolKey] = {}
+        self._claims: defaultdict[Proof, dict[PoolKey, _Order]] = defaultdict(dict)
+        self._owners: dict[Proof, PoolKey] = {}
         self._findings: dict[PoolKey, tuple[Finding, ...]] = {}
         self._tenants = Tenants({}, ())
 
     def __call__(self, news: News) -> Tenants:
         """Return the tenants of a world's quotas; the same objects where they are what they were."""
         self._news = news
-        claimed: set[SecretValue] = set()
+        claimed: set[Proof] = set()
         moved: set[PoolKey] = set()
         for quota in news.quotas_gone:
             known = self._forget(quota.key)
@@ -66,11 +66,9 @@ class TenantsStep:
         return self._tenants
 
     def _learn(self, quota: TenantQuota) -> None:
-        namespace = quota.metadata.namespace
-        refs = tuple(reference(namespace, identity.api_key.secret_ref) for identity in quota.spec.identities)
         # With and without its namespace a pool is the same one.
-        pools = tuple(dict.fromkeys(ref.key(namespace) for ref in quota.spec.pool_refs))
-        self._known[quota.key] = _Known(quota, refs, pools)
+        pools = tuple(dict.fromkeys(ref.key(quota.metadata.namespace) for ref in quota.spec.pool_refs))
+        self._known[quota.key] = _Known(quota, key_refs(quota), pools)
         for pool in pools:
             self._named[pool].add(quota.key)
 
@@ -94,39 +92,38 @@ class TenantsStep:
             self._lacking, (key for key, known in self._known.items() if not changed.isdisjoint(known.refs))
         )
 
-    def _read_keys(self, known: _Known) -> set[SecretValue]:
-        """Read a quota's keys; return those that somebody claims since, or no longer."""
-        values = tuple(map(self._news.world.secrets.get, known.refs))
-        if None in values:
-            self._lacking.add(known.quota.key)
-        else:
+    def _read_keys(self, known: _Known) -> set[Proof]:
+        """Read a quota's keys; return what somebody claims since, or no longer."""
+        secrets = self._news.world.secrets
+        if all(ref in secrets for ref in known.refs):
             self._lacking.discard(known.quota.key)
-        return self._claim(known, tuple(v if v is not None and _is_key(v) else None for v in values))
-
-    def _claim(self, known: _Known, keys: tuple[SecretValue | None, ...]) -> set[SecretValue]:
-        before, known.keys = set(known.keys), keys
-        changed = {value for value in before ^ set(keys) if value is not None}
-        for value in changed:
-            if value in before:
-                del self._claims[value][known.quota.key]
-            else:
-                self._claims[value][known.quota.key] = _order(known.quota)
-        return changed
-
-    def _settle(self, value: SecretValue) -> Collection[PoolKey]:
-        """Give a key to the first that claims it; return all who do."""
-        claims = self._claims[value]
-        if claims:
-            self._owners[value] = min(claims, key=claims.__getitem__)
         else:
-            del self._claims[value]
-            self._owners.pop(value, None)
+            self._lacking.add(known.quota.key)
+        return self._claim(known, tuple(claims_of(known.quota, secrets)))
+
+    def _claim(self, known: _Known, claims: tuple[Claim, ...]) -> set[Proof]:
+        before, now = ({c.proof for c in each if c.proof is not None} for each in (known.claims, claims))
+        known.claims = claims
+        for proof in before - now:
+            del self._claims[proof][known.quota.key]
+        for proof in now - before:
+            self._claims[proof][known.quota.key] = _order(known.quota)
+        return before ^ now
+
+    def _settle(self, proof: Proof) -> Collection[PoolKey]:
+        """Give what is claimed to the first that claims it; return all who do."""
+        claims = self._claims[proof]
+        if claims:
+            self._owners[proof] = min(claims, key=claims.__getitem__)
+        else:
+            del self._claims[proof]
+            self._owners.pop(proof, None)
         return claims.keys()
 
     def _look(self, known: _Known) -> set[PoolKey]:
         """Make the tenants of a quota; return the pools that others come to than before."""
-        owners = [self._owners.get(key) if key is not None else None for key in known.keys]
-        made = _quota(self._news.world, known.quota, owners, [self._news.pools.get(pool) for pool in known.pools])
+        owned = [(c, self._owners.get(c.proof) if c.proof is not None else None) for c in known.claims]
+        made = _quota(self._news.world, known.quota, owned, [self._news.pools.get(pool) for pool in known.pools])
         before, known.made = known.made, made
         if made.findings:
             self._findings[known.quota.key] = made.findings
@@ -173,33 +170,29 @@ class _Known:
 
     Attributes:
         quota: the resource.
-        refs: the entries of Secrets that it names, one for each identity.
+        refs: the entries of Secrets that it names.
         pools: the pools that it names, each once.
-        keys: the keys that it claims, one for each identity; None where there is none that can be used.
+        claims: what its identities claim.
         made: its tenants and findings.
     """
 
     quota: TenantQuota
     refs: tuple[SecretRef, ...]
     pools: tuple[PoolKey, ...]
-    keys: tuple[SecretValue | None, ...] = field(default=(), repr=False)
+    claims: tuple[Claim, ...] = ()
     made: _Quota = _Quota()
 
 
 def _quota(
     world: World,
     quota: TenantQuota,
-    owners: Sequence[PoolKey | None],
+    owned: Sequence[tuple[Claim, PoolKey | None]],
     pools: Sequence[AOAIBackendPool | None],
 ) -> _Quota:
-    keys: list[SecretRef] = []
     tenants: list[tuple[PoolKey, Tenant]] = []
-    findings: list[Finding] = []
-    for ref, found in _keys(world, quota, owners):
-        if found is None:
-            keys.append(ref)
-        else:
-            findings.append(found)
+    wrong = [(claim, _not_owned(world, quota, claim, owner)) for claim, owner in owned]
+    findings = [finding for _, finding in wrong if finding is not None]
+    proven = [claim for claim, finding in wrong if finding is None]
     first = {ref.key(quota.metadata.namespace): i for i, ref in reversed(list(enumerate(quota.spec.pool_refs)))}
     for (key, index), pool in zip(sorted(first.items(), key=lambda item: item[1]), pools, strict=True):
         problem = _not_allowed(world, quota, pool, key, index)
@@ -208,13 +201,10 @@ def _quota(
         elif pool is not None:
             findings += _unknown_models(quota, pool)
             findings += _unpriced(quota, pool)
-            tenants.append((key, _tenant(quota, pool, tuple(keys))))
+            tenants.append((key, _tenant(quota, pool, proven)))
+    findings += _not_taken(quota, [pool for pool in pools if pool is not None])
     findings += _unknown_zones(quota)
     return _Quota(tuple(tenants), tuple(findings))
-
-
-def _is_key(value: SecretValue) -> bool:
-    return is_sendable(value) and value.reveal() != RESERVED
 
 
 def still_tenants(world: World, table: RoutingTable) -> Iterator[Tenant]:
@@ -227,11 +217,22 @@ def still_tenants(world: World, table: RoutingTable) -> Iterator[Tenant]:
         quota = quotas.get(tenant.key)
         if quota is None or all(ref.key(tenant.namespace) != table.key for ref in quota.spec.pool_refs):
             continue
-        named = {reference(tenant.namespace, identity.api_key.secret_ref) for identity in quota.spec.identities}
-        yield tenant.model_copy(update={"api_keys": tuple(ref for ref in tenant.api_keys if ref in named)})
+        named = [*claims_of(quota, world.secrets)]
+        refs, subjects = {claim.ref for claim in named}, _subjects(named)
+        still = {kind: tuple(n for n in getattr(tenant, kind) if n in names) for kind, names in subjects.items()}
+        yield tenant.model_copy(update={"api_keys": tuple(r for r in tenant.api_keys if r in refs), **still})
 
 
-def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ...]) -> Tenant:
+def _subjects(claims: Iterable[Claim]) -> Mapping[str, tuple[str, ...]]:
+    """Return whom tokens speak for, as the fields of a table's tenant."""
+    of = [claim.proof for claim in claims if isinstance(claim.proof, Subject)]
+    return {field: tuple(sorted({s.name for s in of if s.kind is kind})) for field, kind in _KINDS.items()}
+
+
+_KINDS = {"apps": SubjectKind.APP, "groups": SubjectKind.GROUP, "service_accounts": SubjectKind.SERVICE_ACCOUNT}
+
+
+def _tenant(quota: TenantQuota, pool: AOAIBackendPool, proven: Sequence[Claim]) -> Tenant:
     known = {m.name for m in pool.spec.models}
     # A list that names none of this pool's models grants none of them: empty would mean all.
     models = tuple(sorted(m for m in quota.spec.models if m in known)) or tuple(sorted(quota.spec.models))
@@ -239,32 +240,44 @@ def _tenant(quota: TenantQuota, pool: AOAIBackendPool, keys: tuple[SecretRef, ..
         namespace=quota.metadata.namespace,
         name=quota.metadata.name,
         models=models,
-        api_keys=keys,
+        api_keys=tuple(claim.ref for claim in proven if claim.ref is not None),
+        **_subjects(proven),
         quota=table_quota(quota),
         share=table_share(quota),
     )
 
 
-def _keys(
-    world: World, quota: TenantQuota, owners: Sequence[PoolKey | None]
-) -> Iterator[tuple[SecretRef, Finding | None]]:
-    for i, (identity, owner) in enumerate(zip(quota.spec.identities, owners, strict=True)):
-        ref = reference(quota.metadata.namespace, identity.api_key.secret_ref)
-        field = f"spec.identities[{i}].apiKey.secretRef"
-        value = read_key(world.secrets, ref)
-        if isinstance(value, Unreadable):
-            yield ref, _finding(quota, value.fault, field, value.message, value.mend)
-        elif owner is None:
-            message = f"the key in {ref} is the word {RESERVED}, which open pools give to everybody"
-            yield ref, _finding(quota, ConditionReason.KEY_CONFLICT, field, message, "use a long random key")
-        elif owner == quota.key:
-            yield ref, None
-        else:
-            message = f"the key in {ref} is the one of the tenant {owner} already"
-            yield (
-                ref,
-                _finding(quota, ConditionReason.KEY_CONFLICT, field, message, "give each tenant a key of its own"),
-            )
+def _not_owned(world: World, quota: TenantQuota, claim: Claim, owner: PoolKey | None) -> Finding | None:
+    """Return why something that an identity names is not its tenant's."""
+    if owner == quota.key:
+        return None
+    if claim.ref is None:
+        message = f"{claim.proof} is an identity of the tenant {owner} already"
+        return _finding(quota, ConditionReason.KEY_CONFLICT, claim.field, message, "name it in one of them only")
+    value = read_key(world.secrets, claim.ref)
+    if isinstance(value, Unreadable):
+        return _finding(quota, value.fault, claim.field, value.message, value.mend)
+    if owner is None:
+        message = f"the key in {claim.ref} is the word {RESERVED}, which open pools give to everybody"
+        return _finding(quota, ConditionReason.KEY_CONFLICT, claim.field, message, "use a long random key")
+    message = f"the key in {claim.ref} is the one of the tenant {owner} already"
+    return _finding(quota, ConditionReason.KEY_CONFLICT, claim.field, message, "give each tenant a key of its own")
+
+
+def _not_taken(quota: TenantQuota, pools: Sequence[AOAIBackendPool]) -> Iterator[Finding]:
+    """Yield the identities whose tokens no pool of the quota takes."""
+    for i, identity in enumerate(quota.spec.identities):
+        for name, given, taken in (
+            ("entra", identity.entra, any(pool.spec.auth.entra for pool in pools)),
+            ("serviceAccount", identity.service_account, any(pool.spec.auth.service_accounts for pool in pools)),
+        ):
+            if given and pools and not taken:
+                field, option = f"spec.identities[{i}].{name}", _OPTIONS[name]
+                message = f"the pool {pools[0].key} takes no such tokens"
+                yield _finding(quota, ConditionReason.TOKENS_NOT_TAKEN, field, message, f"give it spec.auth.{option}")
+
+
+_OPTIONS = {"entra": "entra", "serviceAccount": "serviceAccounts"}
 
 
 def _not_allowed(

@@ -10,7 +10,7 @@ from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
 from aoai_operator.core.names import EndpointKey, HostKey
 from aoai_operator.core.observations import Observations
-from aoai_operator.core.observed import Fault, Overrides, Probed, Wait
+from aoai_operator.core.observed import Fault, Overrides, Probed, SigningKeys, Wait
 from aoai_operator.core.table import RoutingTable
 
 _log = structlog.get_logger("hosts")
@@ -70,6 +70,10 @@ class Observer:
     def unresolved(self, key: EndpointKey, message: str) -> None:
         """Note that an endpoint's name does not resolve."""
         self._note(self._observations.unresolved(key, message, now=self._now()))
+
+    def asked(self, issuers: Mapping[str, SigningKeys]) -> None:
+        """Take what is known of all issuers of tokens."""
+        self._note(self._observations.asked(issuers))
 
     def waits(self) -> Mapping[HostKey, Wait]:
         """Return the hosts that must be left alone, and until when."""

@@ -31,6 +31,8 @@ _PAGE = 500
 _RESTARTS = 3
 _CONNECT, _PAGE_WITHIN = 5.0, 60.0
 """Seconds for a connection, and for one page of a list."""
+_KEY_SET = "application/jwk-set+json"
+"""RFC 7517, 8.5.1: the server gives its keys as nothing else."""
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _OK = 200
@@ -139,6 +141,10 @@ class Kube:
             raise
         return any(kind["name"] == resource.plural for kind in found["resources"])
 
+    async def document(self, path: str) -> JsonObject:
+        """Return what the server has at a path that is no resource."""
+        return await self._call("get", _DOCUMENTS, "GET", path)
+
     async def _pages(self, resource: Resource, namespace: str | None, labels: str) -> tuple[JsonObject, ...]:
         query = {"limit": str(_PAGE)} | ({"labelSelector": labels} if labels else {})
         items: list[JsonObject] = []
@@ -195,7 +201,7 @@ class Kube:
         self, method: str, url: str, body: JsonObject | None, *, media: str, within: float
     ) -> tuple[int, bytes]:
         config = self._client.configuration
-        headers = {"Accept": _JSON, "Content-Type": media, "User-Agent": MANAGER}
+        headers = {"Accept": f"{_JSON}, {_KEY_SET}", "Content-Type": media, "User-Agent": MANAGER}
         if (value := await authorization(config)) is not None:
             headers["Authorization"] = value
         timeout = aiohttp.ClientTimeout(total=within, sock_connect=_CONNECT)
@@ -206,6 +212,10 @@ class Kube:
             return answer.status, await answer.read()  # type: ignore[no-untyped-call]
         finally:
             answer.response.close()
+
+
+_DOCUMENTS = Resource("", "v1", "documents", "Document")
+"""What metrics and errors call a path that is no resource."""
 
 
 def _session(trust: Any) -> aiohttp.ClientSession:

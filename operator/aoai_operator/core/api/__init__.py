@@ -3,6 +3,7 @@
 The models are the only source: the CRDs, the offline checks and the docs' field lists follow from them.
 """
 
+from aoai_operator.core.api.auth import Identity, PoolAuth
 from aoai_operator.core.api.base import (
     API_VERSION,
     GROUP,
@@ -36,7 +37,6 @@ from aoai_operator.core.api.pool import (
     Health,
     Limits,
     NamespacesFrom,
-    PoolAuth,
     Probe,
     ProbePath,
     RetryReason,
@@ -54,7 +54,7 @@ from aoai_operator.core.api.status import (
     TenantQuotaStatus,
     read_status,
 )
-from aoai_operator.core.api.tenant import Identity, PoolRef, TenantQuota, TenantQuotaSpec
+from aoai_operator.core.api.tenant import PoolRef, TenantQuota, TenantQuotaSpec
 
 __all__ = [
     "API_VERSION",

@@ -30,6 +30,7 @@ INT_OR_STRING = "x-kubernetes-int-or-string"
 LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
 MODEL_NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+OBJECT_ID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
 
 _MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
@@ -257,6 +258,10 @@ class SecretKeyRef(Model):
     key: Annotated[str, Field(min_length=1, max_length=253, pattern="^[-._a-zA-Z0-9]+$")] = Field(
         default="api-key", description="Key of the Secret's data whose value is the API key. Default api-key."
     )
+
+
+ObjectId = Annotated[str, Field(min_length=36, max_length=36, pattern=OBJECT_ID)]
+"""An id of Entra ID: a GUID."""
 
 
 class ApiKey(Model):

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from aoai_operator.core.api.auth import PoolAuth
 from aoai_operator.core.api.base import (
     LIST_SET,
     Between,
@@ -191,15 +192,6 @@ class Limits(Model):
         default=1000,
         description="Most requests under way at once, per proxy and model; more are answered with 503. "
         "Default 1000; 1 to 100000.",
-    )
-
-
-class PoolAuth(Model):
-    """Who may call the pool."""
-
-    required: bool = Field(
-        default=True,
-        description="Whether a caller must be a tenant. Default true; false lets anonymous callers in.",
     )
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from aoai_operator.core.api.auth import IDENTITY_RULES, Identity
 from aoai_operator.core.api.base import (
     LABEL,
     LIST_ATOMIC,
     LIST_SET,
-    ApiKey,
     Model,
     ModelName,
     ObjectMeta,
@@ -49,14 +49,6 @@ class PoolRef(Model):
         return PoolKey(self.namespace or own_namespace, self.name)
 
 
-class Identity(Model):
-    """One way for a caller to show that it is the tenant."""
-
-    api_key: ApiKey = Field(
-        description="API key that the tenant sends as `api-key` or as `Authorization: Bearer`. Required."
-    )
-
-
 class TenantQuotaSpec(Model):
     """What is wanted of a tenant."""
 
@@ -66,7 +58,7 @@ class TenantQuotaSpec(Model):
         description="Pools that the tenant may use. At least 1, at most 32.",
         json_schema_extra=list_map("name", "namespace"),
     )
-    identities: tuple[Identity, ...] = Field(
+    identities: tuple[Annotated[Identity, Field(json_schema_extra=IDENTITY_RULES)], ...] = Field(
         min_length=1,
         max_length=8,
         description="Who the tenant is: a caller that shows any one of these is the tenant. "

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from aoai_operator.core.api.base import DURATION, LABEL, MODEL_NAME, SUBDOMAIN
+from aoai_operator.core.api.auth import AUDIENCE, ISSUER
+from aoai_operator.core.api.base import DURATION, LABEL, MODEL_NAME, OBJECT_ID, SUBDOMAIN
 from aoai_operator.core.api.endpoint import REGION, URL
 from aoai_operator.core.api.quota import CURRENCY, TIME_ZONE
 
@@ -39,6 +40,9 @@ _PATTERNS = {
     "^[-._a-zA-Z0-9]+$": "must be letters, digits, dots, underscores and hyphens",
     DURATION: "must be a duration",
     TIME_ZONE: "must be the name of a time zone, such as Europe/Berlin",
+    OBJECT_ID: "must be an object id of Entra ID: 8-4-4-4-12 hexadecimal digits",
+    AUDIENCE: "must be a URI or a name, such as api://aoai",
+    ISSUER: "must be empty, or the https:// address of an issuer",
     CURRENCY: "must be three capital letters, such as USD",
 }
 _FIXED = {

@@ -1,4 +1,4 @@
-"""The two filters that decide on a request: the tenants' keys, and our Lua. What they know comes with a pool's routes.
+"""Two filters that decide on a request: the tenants' keys, and our Lua. What they know comes with a pool's routes.
 
 So no listener drains, no stream ends, when a tenant changes, and nothing of other pools is sent.
 """
@@ -13,6 +13,7 @@ from aoai_operator.core.envoy.ledger import LEDGER
 from aoai_operator.core.envoy.luadata import LuaValue, assignment, literal, source, text
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
+from aoai_operator.core.envoy.tokens import is_token
 from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.guarantees import asking_tenants
 from aoai_operator.core.names import SecretRef
@@ -52,7 +53,7 @@ def keys_filter() -> Json:
     matcher = {
         "@type": KEYS_TYPE,
         "extension_config": {"name": KEYS, "typed_config": keys},
-        "xds_matcher": {"matcher_list": {"matchers": [_skip_without_credential()]}},
+        "xds_matcher": {"matcher_list": {"matchers": [_skip_without_key()]}},
     }
     return {"name": KEYS, "disabled": True, "typed_config": matcher}
 
@@ -78,7 +79,7 @@ _NOBODY = "\x01no tenant has a key yet\x01"
 """Envoy wants one credential at least; no HTTP header can carry this one."""
 
 
-def _skip_without_credential() -> Json:
+def _skip_without_key() -> Json:
     def absent(header: str) -> Json:
         value = {
             "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
@@ -92,9 +93,11 @@ def _skip_without_credential() -> Json:
         }
         return {"not_matcher": present}
 
+    # No key has the form of a token.
+    no_bearer = {"or_matcher": {"predicate": [absent("authorization"), is_token()]}}
     skip = extension("skip", "filters.common.matcher.action.v3.SkipFilter")
     return {
-        "predicate": {"and_matcher": {"predicate": [absent("api-key"), absent("authorization")]}},
+        "predicate": {"and_matcher": {"predicate": [absent("api-key"), no_bearer]}},
         "on_match": {"action": skip},
     }
 
@@ -136,7 +139,19 @@ def pool_data(table: RoutingTable) -> Json:
         "models": {m.name: common_deployment(table, m) or False for m in table.models},
         "grants": {t.key: dict.fromkeys(t.models, True) if t.models else True for t in table.tenants},
         **_quotas(table),
+        **_subjects(table),
     }
+
+
+def _subjects(table: RoutingTable) -> Json:
+    """Return whose tenant a token's subject is; nothing where the pool takes no tokens."""
+    if not table.issuers:
+        return {}
+    whose: dict[str, dict[str, str]] = {"apps": {}, "groups": {}, "accounts": {}}
+    for tenant in table.tenants:
+        for kind, names in (("apps", tenant.apps), ("groups", tenant.groups), ("accounts", tenant.service_accounts)):
+            whose[kind].update(dict.fromkeys(names, tenant.key))
+    return {"tokens": whose}
 
 
 def _quotas(table: RoutingTable) -> Json:

@@ -18,6 +18,7 @@ from aoai_operator.core.envoy.scopes import scoped_routes
 from aoai_operator.core.envoy.secrets import certificate_name
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
+from aoai_operator.core.envoy.tokens import TOKENS, TOKENS_TYPE
 from aoai_operator.core.table import RoutingTable
 
 _UNKNOWN = anything_but(ALLOWED)
@@ -96,6 +97,7 @@ def _manager(settings: GatewaySettings) -> Json:
         "stat_prefix": settings.gateway,
         "http_filters": [
             keys_filter(),
+            {**_delivered(TOKENS, TOKENS_TYPE), "disabled": True},
             _kept_for_the_log(),
             _delivered(LUA, LUA_TYPE),
             _router(settings),
@@ -172,9 +174,8 @@ _REPLIES: tuple[tuple[int, str, str, str], ...] = (
         401,
         "invalid_request_error",
         "invalid_api_key",
-        "Access denied: the API key belongs to no tenant of this pool.",
+        "Access denied: the API key, or the token, proves no tenant of this pool, or is over.",
     ),
-    (403, "permission_error", "forbidden", "This request is not allowed."),
     (404, "invalid_request_error", "not_found", NOTHING),
     (408, "server_error", "request_timeout", "The request did not arrive in time."),
     (
@@ -223,6 +224,16 @@ def _local_replies() -> list[Json]:
                 "server_error",
                 "gateway_overloaded",
                 "The gateway has as many requests of this model as spec.limits.maxConcurrentRequests allows.",
+            ),
+        },
+        {
+            # By the filter of tokens alone, which says 403 of a good token that is for somebody else.
+            "filter": _status(403),
+            "status_code": 401,
+            **_reply(
+                "invalid_request_error",
+                "invalid_token",
+                "Access denied: the token is for another audience than this pool takes (spec.auth).",
             ),
         },
         *({"filter": _status(s), **_reply(kind, code, text)} for s, kind, code, text in _REPLIES),

@@ -15,6 +15,7 @@ from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scop
 from aoai_operator.core.envoy.secrets import certificate, credentials
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Resources, Snapshot, TypeUrl
+from aoai_operator.core.envoy.tokens import tokens_filter
 from aoai_operator.core.envoy.virtualhosts import gateway_configuration, https_configuration, pool_configuration
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
@@ -130,6 +131,7 @@ def _shared(
     if settings.ledger is not None and settings.ledger != CONTROL_PLANE:
         yield TypeUrl.CLUSTER, ledger_cluster(settings.ledger)
     yield TypeUrl.EXTENSION, lua_filter(settings)
+    yield TypeUrl.EXTENSION, tokens_filter(tables, overrides.issuers)
     plain = [t for t in tables if not _by_tls(t, settings)]
     yield TypeUrl.ROUTE, gateway_configuration(settings.gateway, plain, secrets, overrides, everywhere=tables)
     for scope in gateway_scopes(settings.gateway):

@@ -14,6 +14,7 @@ from aoai_operator.core.envoy.extensions import KEYS, LUA, pool_data, tenant_key
 from aoai_operator.core.envoy.routes import HEALTH, health, misdirected, nothing, pool_routes
 from aoai_operator.core.envoy.scopes import has_scope, prefix_of
 from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
+from aoai_operator.core.envoy.tokens import TOKENS, accepted_tokens
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
@@ -41,11 +42,12 @@ class _Known:
     """What the filters know of a pool, as fields of a virtual host or of a route."""
 
     data: Json
-    keys: Json
+    filters: Json
 
     @classmethod
     def of(cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> _Known:
-        return cls(pool_data(table), tenant_keys(table, secrets))
+        filters = {KEYS: tenant_keys(table, secrets), TOKENS: accepted_tokens(table)}
+        return cls(pool_data(table), {name: config for name, config in filters.items() if config is not None})
 
     @property
     def revision(self) -> str:
@@ -57,7 +59,7 @@ class _Known:
         return {
             **body,
             "metadata": {"filter_metadata": {LUA: {**metadata, "pool": self.data}}},
-            "typed_per_filter_config": {KEYS: self.keys},
+            "typed_per_filter_config": self.filters,
         }
 
 

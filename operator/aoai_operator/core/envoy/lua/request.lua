@@ -6,6 +6,7 @@
 --   pool = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models}, lone = {models of one host},
 --           models = {name -> the deployment's name where all hosts share it, else false},
 --           grants = {tenant -> true (all its models) or {model -> true}},
+--           tokens = {apps = {id -> tenant}, groups = {id -> tenant}, accounts = {"namespace/name" -> tenant}}, of a pool that takes them,
 --           quotas = {tenant -> {mark, deny, shadow, tokens, requests, models = {name -> {tokens, requests}}}}}
 -- Errors are shaped as OpenAI's, so that its SDKs raise their own exceptions.
 --
@@ -99,10 +100,41 @@ local function path_of(route, raw)
   return known
 end
 
+-- Whose tenant the caller is by the token that Envoy verified: its application, the first by name of its groups' tenants, or its
+-- service account. Empty: nobody's.
+local function tenant_of_token(h, tokens)
+  local verified = h:streamInfo():dynamicMetadata():get('envoy.filters.http.jwt_authn')
+  local entra, account = verified and verified.entra, verified and verified.serviceAccount
+  local tenant
+  if entra then
+    tenant = tokens.apps[string.lower(tostring(entra.appid or entra.azp))]
+    if not tenant and type(entra.groups) == 'table' then
+      for _, group in ipairs(entra.groups) do
+        local one = tokens.groups[string.lower(tostring(group))]
+        if one and (not tenant or one < tenant) then tenant = one end
+      end
+    end
+  elseif account then
+    local namespace, name = match(tostring(account.sub), '^system:serviceaccount:([^:]+):([^:]+)$')
+    tenant = namespace and tokens.accounts[namespace .. '/' .. name]
+  end
+  if not tenant then return '' end
+  -- As api_key_auth does.
+  h:headers():replace('x-aoai-tenant', tenant)
+  h:streamInfo():filterState():set('aoai.tenant', 'envoy.string', tenant)
+  return tenant
+end
+
 -- What the tenant may use of this pool: true for everything, a set of models, or nil after a refusal was sent.
 local function admit(h, pool, tenant)
   local grant = pool.grants[tenant]
-  if grant or pool.open then return grant or true end
+  if grant then return grant end
+  -- A key that nobody knows does not come here, so this is a token.
+  if h:headers():get('authorization') or tenant == '' and pool.tokens and h:streamInfo():dynamicMetadata():get('envoy.filters.http.jwt_authn') then
+    return refuse(h, '401', 'invalid_request_error', 'invalid_token', pool.tokens and 'Access denied: the token proves no tenant of this pool.'
+      or 'Access denied: this pool takes no tokens. Send an API key.')
+  end
+  if pool.open then return true end
   refuse(h, '401', 'invalid_request_error', 'invalid_api_key',
     'Access denied: no API key. Send it as `api-key`, or as `Authorization: Bearer`.')
 end
@@ -213,7 +245,7 @@ function envoy_on_request(h)
   local pool, headers = route.pool, h:headers()
   if not pool then return refuse(h, '500', 'server_error', 'gateway_error', 'The gateway is starting.') end
   local tenant = headers:get('x-aoai-tenant') or ''
-  if tenant == ANONYMOUS then tenant = '' end
+  if tenant == ANONYMOUS then tenant = '' elseif tenant == '' and pool.tokens then tenant = tenant_of_token(h, pool.tokens) end
   local grant = admit(h, pool, tenant)
   if not grant then return end
   local at = path_of(route, headers:get(':path'))
