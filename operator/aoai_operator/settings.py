@@ -155,6 +155,8 @@ class ClusterSettings:
         publish_interval: the shortest time between two publications; observations are batched within it.
         gateway_http, gateway_https: where a gateway's Envoys listen.
         sidecar_http: where the Envoy in an application's pod listens.
+        gateway_url: where clients in the cluster reach the gateway by HTTP, without a path; empty: nobody knows.
+        gateway_tls_port: the port at which they reach it by HTTPS.
         quota_workers: the threads of a gateway's Envoys together: each has its share of a rate while it cannot ask.
     """
 
@@ -180,4 +182,6 @@ class ClusterSettings:
     gateway_http: HostPort = HostPort("0.0.0.0", 8080)  # noqa: S104
     gateway_https: HostPort = HostPort("0.0.0.0", 8443)  # noqa: S104
     sidecar_http: HostPort = HostPort("127.0.0.1", SIDECAR_PORT)
+    gateway_url: str = ""
+    gateway_tls_port: int = 443
     quota_workers: int = 8

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import Unavailable
 from aoai_operator.cluster import leading as module
+from aoai_operator.cluster.credentials import CredentialWriter
 from aoai_operator.cluster.leading import Leading
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
@@ -85,6 +86,7 @@ def leader(resources: Missing) -> Leading:
             arrived=lambda: True,
         ),
         usage=lambda: cast(UsageWriter, SimpleNamespace(begin=lambda: None, run=asyncio.Event().wait)),
+        credentials=lambda _: cast(CredentialWriter, SimpleNamespace(unwritten={}, run=asyncio.Event().wait)),
         observe=lambda _: Overrides(),
         programming=dict,
         reconciled=lambda _: None,

@@ -90,6 +90,30 @@ POOL: list[Case] = [
 _GUID = "11111111-aaaa-bbbb-cccc-111111111111"
 _ONE_OF = "must give one of apiKey, entra and serviceAccount"
 TENANT: list[Case] = [
+    (
+        "spec.credentials",
+        {"generateSecret": "made", "rotateEvery": "2h", "overlap": "1h"},
+        {"generateSecret": "made", "rotateEvery": "2h", "overlap": "2h"},
+        "spec.credentials.overlap",
+        "overlap must be shorter than rotateEvery",
+    ),
+    (
+        "spec",
+        {**raw_tenant()["spec"], "identities": [], "credentials": {"generateSecret": "made"}},
+        {**raw_tenant()["spec"], "identities": []},
+        "spec.identities",
+        "identities must name at least one, or credentials be given: nobody could be the tenant",
+    ),
+    *(
+        (
+            "spec.credentials",
+            {"generateSecret": "made", "rotateEvery": good, "overlap": "1s"},
+            {"generateSecret": "made", "rotateEvery": bad, "overlap": "1s"},
+            "spec.credentials.rotateEvery",
+            "must be from 1m to 8760h",
+        )
+        for good, bad in (("8760h", "8761h"), ("1m", "59s"))
+    ),
     *(
         ("spec.identities", [{"serviceAccount": {"name": "api"}}], [bad], "spec.identities[0]", _ONE_OF)
         for bad in ({}, {"serviceAccount": {"name": "api"}, "apiKey": {"secretRef": {"name": "key"}}})

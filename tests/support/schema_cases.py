@@ -84,6 +84,7 @@ def whole_tenant() -> Raw:
         {"serviceAccount": {"name": "api", "namespace": "search"}},
     ]
     raw["spec"] |= {
+        "credentials": {"generateSecret": "team-aoai", "rotateEvery": "720h", "overlap": "1h"},
         "models": ["gpt-4o"],
         "limits": {
             "tokensPerMinute": 2_000_000_000,

@@ -154,3 +154,21 @@ priorityClassName: {{ . }}
 {{ tpl ($.Files.Get $path) $ | trim | indent 2 }}
 {{- end }}
 {{- end }}
+
+{{/* Where clients in the cluster reach the gateway by HTTP; without one, the Envoy of their own pod. */}}
+{{- define "aoai-operator.gatewayUrl" -}}
+{{- if .Values.gateway.enabled -}}
+{{- $port := int .Values.gateway.service.httpPort -}}
+http://{{ include "aoai-operator.fullname" . }}-gateway.{{ .Release.Namespace }}.svc{{ if ne $port 80 }}:{{ $port }}{{ end }}
+{{- else -}}
+http://127.0.0.1:18080
+{{- end -}}
+{{- end }}
+
+{{/* The threads of all Envoys of the gateway together, at most. */}}
+{{- define "aoai-operator.gatewayWorkers" -}}
+{{- $gateway := .Values.gateway -}}
+{{- $envoys := $gateway.replicas -}}
+{{- if eq $gateway.placement "OperatorPod" }}{{ $envoys = .Values.operator.replicas }}{{ else if $gateway.autoscaling.enabled }}{{ $envoys = $gateway.autoscaling.maxReplicas }}{{ end -}}
+{{ max 1 (mul (int $envoys) (int $gateway.concurrency)) }}
+{{- end }}

@@ -15,6 +15,12 @@
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get]
+{{- if .Values.rbac.generatedSecrets }}
+# Those that tenants ask for in spec.credentials; one that is there already is never written, if it is not the tenant's.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create, update]
+{{- end }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]

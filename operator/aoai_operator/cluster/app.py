@@ -35,6 +35,7 @@ from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.cluster.audiences import gateway_settings, trusting
+from aoai_operator.cluster.credentials import CredentialWriter
 from aoai_operator.cluster.gateways import Gateways
 from aoai_operator.cluster.known import read_pool, read_quota
 from aoai_operator.cluster.leading import Leading
@@ -48,6 +49,7 @@ from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.certificates import expiries
 from aoai_operator.core.configmaps import POOL_LABEL
 from aoai_operator.core.envoy.snapshot import Owners
+from aoai_operator.core.generated import Address
 from aoai_operator.core.identity import PeerKind
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.pki import Certificate, KeyPair
@@ -247,6 +249,14 @@ class _Operator:
                 waiting=self._metrics.unwritten,
                 taken_changed=taken_changed,
                 arrived=self._arrived.is_set,
+            ),
+            credentials=lambda changed: CredentialWriter(
+                api=self._fenced,
+                resources=resources,
+                secrets=self._secrets,
+                address=Address(settings.gateway_url, settings.gateway_tls_port),
+                changed=changed,
+                now=_now,
             ),
             usage=lambda: UsageWriter(api=self._fenced, quotas=self._quotas, resources=resources, events=self._events),
             observe=self._observer.overrides,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import structlog
 import typer
@@ -41,6 +42,13 @@ def _age_seconds(text: str) -> float:
     if age < 1:
         raise typer.BadParameter(f"{text} is too short for an Envoy to be served in; give 1s or more")
     return age
+
+
+def _gateway_url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/")):
+        raise typer.BadParameter(f"{text} is no URL of a gateway; write it as http://gateway.aoai.svc:8080")
+    return text.rstrip("/")
 
 
 def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
@@ -98,6 +106,22 @@ def run(
         HostPort,
         _option("--sidecar-http", "Where sidecars' Envoys listen.", metavar="HOST:PORT", parser=HostPort.parse),
     ] = f"127.0.0.1:{SIDECAR_PORT}",  # type: ignore[assignment]
+    gateway_url: Annotated[
+        str,
+        _option(
+            "--gateway-url",
+            "Where clients reach the gateway by HTTP, for the Secrets that tenants ask for: http://HOST[:PORT].",
+            metavar="URL",
+            parser=_gateway_url,
+        ),
+    ] = "",
+    gateway_tls_port: Annotated[
+        int, _option("--gateway-tls-port", "The port at which they reach it by HTTPS.", min=1, max=65535)
+    ] = 443,
+    gateway_workers: Annotated[
+        int,
+        _option("--gateway-workers", "Threads of a gateway's Envoys together, for quotas that cannot be asked.", min=1),
+    ] = 8,
     kubeconfig: Annotated[
         Path | None,
         _option("--kubeconfig", "Credentials. Default: the pod's, else $KUBECONFIG.", exists=True, dir_okay=False),
@@ -154,6 +178,9 @@ def run(
         gateway_http=gateway_http,
         gateway_https=gateway_https,
         sidecar_http=sidecar_http,
+        gateway_url=gateway_url,
+        gateway_tls_port=gateway_tls_port,
+        quota_workers=gateway_workers,
         kubeconfig=kubeconfig,
         trusted_ca=ca_file or system_trust(),
         resync=resync,

@@ -11,6 +11,7 @@ import structlog
 
 from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import Unavailable
+from aoai_operator.cluster.credentials import CredentialWriter
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.usage import UsageWriter
@@ -42,6 +43,7 @@ class Leading:
         serving: Serving,
         writer: Callable[[Callable[[], None]], Writer],
         usage: Callable[[], UsageWriter],
+        credentials: Callable[[Callable[[], None]], CredentialWriter],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
         reconciled: Callable[[float], None],
@@ -57,6 +59,7 @@ class Leading:
             serving: has the tables that serve: what is held, or cannot be compiled, stays as it is there.
             writer: makes the one that writes during one term, with whom to tell when its `taken` changed.
             usage: makes the one that writes what tenants used.
+            credentials: makes the one that writes their Secrets, with whom to tell when its `unwritten` changed.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
             reconciled: hears how many seconds a pass took.
@@ -69,6 +72,7 @@ class Leading:
         self._serving = serving
         self._new_writer = writer
         self._new_usage = usage
+        self._new_credentials = credentials
         self._observe = observe
         self._programming = programming
         self._reconciled = reconciled
@@ -82,6 +86,7 @@ class Leading:
         self._hold_off_max = hold_off_max
         self._reconciler: Reconciler | None = None
         self._writer: Writer | None = None
+        self._credentials: CredentialWriter | None = None
 
     def wake(self, resource: Resource, key: PoolKey | None) -> None:
         """Read a pool or a tenant again soon; None: all of that kind."""
@@ -111,6 +116,7 @@ class Leading:
         self._compiled = False
         self._all_read.clear()
         self._writer = writer = self._new_writer(self.secrets_changed)
+        self._credentials = credentials = self._new_credentials(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
             observe=self._observe,
@@ -127,8 +133,9 @@ class Leading:
                 tasks.create_task(writer.run())
                 tasks.create_task(self._resync(reconciler))
                 tasks.create_task(self._count(self._new_usage()))
+                tasks.create_task(self._make(credentials))
         finally:
-            self._reconciler = self._writer = None
+            self._reconciler = self._writer = self._credentials = None
             for kind in self._resources.refs():
                 self._secrets.want(kind, {})
 
@@ -137,6 +144,11 @@ class Leading:
         await self._all_read.wait()
         usage.begin()
         await usage.run()
+
+    async def _make(self, credentials: CredentialWriter) -> None:
+        """Make Secrets once it is known what there is."""
+        await self._all_read.wait()
+        await credentials.run()
 
     async def _resync(self, reconciler: Reconciler) -> None:
         """Wake for what nobody woke for: a resync, and what could not be read before."""
@@ -159,7 +171,9 @@ class Leading:
                 await self._secrets.settled()
         # After the first pass of a term what was compiled last is known better.
         world = self._resources.world(self._secrets.values, self._serving.tables, statuses=not self._compiled)
-        return replace(world, taken=dict(self._writer.taken)) if self._writer else world
+        if self._writer is None or self._credentials is None:
+            return world
+        return replace(world, taken=dict(self._writer.taken), unwritten=dict(self._credentials.unwritten))
 
     async def _read(self) -> None:
         """Read what was woken; while not everything was read once, there is nothing to do but to try again."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from aoai_operator.core.api import TenantQuota
 from aoai_operator.core.credentials import RESERVED, is_sendable, reference
+from aoai_operator.core.generated import KEY, generated_refs
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 
@@ -53,7 +54,7 @@ class Claim:
 def key_refs(quota: TenantQuota) -> tuple[SecretRef, ...]:
     """Return the entries of Secrets that a quota's identities name."""
     named = (identity.api_key.secret_ref for identity in quota.spec.identities if identity.api_key)
-    return tuple(reference(quota.metadata.namespace, ref) for ref in named)
+    return *(reference(quota.metadata.namespace, ref) for ref in named), *generated_refs(quota)
 
 
 def claims_of(quota: TenantQuota, secrets: Mapping[SecretRef, SecretValue]) -> Iterator[Claim]:
@@ -62,8 +63,7 @@ def claims_of(quota: TenantQuota, secrets: Mapping[SecretRef, SecretValue]) -> I
         field = f"spec.identities[{i}]"
         if identity.api_key:
             ref = reference(quota.metadata.namespace, identity.api_key.secret_ref)
-            value = secrets.get(ref)
-            yield Claim(f"{field}.apiKey.secretRef", value if value is not None and _is_key(value) else None, ref)
+            yield Claim(f"{field}.apiKey.secretRef", _key(secrets, ref), ref)
         if identity.entra:
             for j, app in enumerate(identity.entra.app_ids):
                 yield Claim(f"{field}.entra.appIds[{j}]", Subject(SubjectKind.APP, app.lower()))
@@ -73,7 +73,12 @@ def claims_of(quota: TenantQuota, secrets: Mapping[SecretRef, SecretValue]) -> I
             account = identity.service_account
             name = PoolKey(account.namespace or quota.metadata.namespace, account.name)
             yield Claim(f"{field}.serviceAccount", Subject(SubjectKind.SERVICE_ACCOUNT, str(name)))
+    for ref in generated_refs(quota):
+        # There is no key before the present one until that is replaced.
+        if ref in secrets or ref.key == KEY:
+            yield Claim("spec.credentials.generateSecret", _key(secrets, ref), ref)
 
 
-def _is_key(value: SecretValue) -> bool:
-    return is_sendable(value) and value.reveal() != RESERVED
+def _key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> SecretValue | None:
+    value = secrets.get(ref)
+    return value if value is not None and is_sendable(value) and value.reveal() != RESERVED else None

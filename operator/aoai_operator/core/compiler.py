@@ -70,7 +70,7 @@ class Compiler:
         tenants = self._tenants(news)
         last = self._tables.tables
         tables, conflicts = self._tables(news, tenants.by_pool)
-        findings = (*tenants.findings, *conflicts, *_taken(world))
+        findings = (*tenants.findings, *conflicts, *_taken(world), *self._unwritten(world))
         told, self._wrong = self._wrong, _by_object(findings)
         concerned = {key for _, key in differing(told, self._wrong)}
         return Compiled(
@@ -79,6 +79,18 @@ class Compiler:
             self._of_quotas(concerned),
             findings,
         )
+
+    def _unwritten(self, world: World) -> Iterator[Finding]:
+        for key, why in sorted(world.unwritten.items()):
+            if key in self._news.quotas:
+                yield Finding(
+                    kind=TenantQuota.KIND,
+                    key=key,
+                    fault=ConditionReason.SECRET_NOT_WRITTEN,
+                    field="spec.credentials.generateSecret",
+                    message=why,
+                    mend="name another one, or mend what stands in the way",
+                )
 
     def _of_pools(self, before: World, concerned: set[PoolKey]) -> Mapping[PoolKey, AOAIBackendPoolStatus]:
         world, pools, tables = self._news.world, self._news.pools, self._tables.tables

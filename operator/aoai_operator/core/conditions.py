@@ -30,6 +30,7 @@ class ConditionReason(StrEnum):
     KEY_CONFLICT = "KeyConflict"
     HOSTNAME_CONFLICT = "HostnameConflict"
     CONFIG_MAP_CONFLICT = "ConfigMapConflict"
+    SECRET_NOT_WRITTEN = "SecretNotWritten"  # noqa: S105
 
     RESOLVED_REFS = "ResolvedRefs"
     SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105
@@ -73,6 +74,7 @@ FAULTS: Mapping[ConditionReason, ConditionType] = {
     ConditionReason.KEY_CONFLICT: ConditionType.ACCEPTED,
     ConditionReason.HOSTNAME_CONFLICT: ConditionType.ACCEPTED,
     ConditionReason.CONFIG_MAP_CONFLICT: ConditionType.ACCEPTED,
+    ConditionReason.SECRET_NOT_WRITTEN: ConditionType.ACCEPTED,
     ConditionReason.SECRET_NOT_FOUND: ConditionType.RESOLVED_REFS,
     ConditionReason.SECRET_INVALID: ConditionType.RESOLVED_REFS,
     ConditionReason.CERTIFICATE_INVALID: ConditionType.RESOLVED_REFS,

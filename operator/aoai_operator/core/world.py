@@ -53,6 +53,7 @@ class World:
         invalid: pools that exist but cannot be read as such; their last good table keeps serving.
         namespaces: those that resources were read from; empty: all.
         taken: the names of ConfigMaps that pools need for their tables, and that are somebody else's.
+        unwritten: why the Secrets that tenants asked for could not be written, by tenant.
         overrides: the observed state of the hosts, for the statuses.
         programming: how far the Envoys are, by pool, a part from each control plane that knows of it.
         pool_statuses, quota_statuses: what the resources' statuses say now; transitions keep their times.
@@ -66,6 +67,7 @@ class World:
     invalid: frozenset[PoolKey] = frozenset()
     namespaces: frozenset[str] = frozenset()
     taken: Mapping[PoolKey, str] = field(default_factory=dict)
+    unwritten: Mapping[PoolKey, str] = field(default_factory=dict)
     overrides: Overrides = field(default_factory=Overrides)
     programming: Mapping[PoolKey, Sequence[Programming]] = field(default_factory=dict)
     pool_statuses: Mapping[PoolKey, AOAIBackendPoolStatus] = field(default_factory=dict)

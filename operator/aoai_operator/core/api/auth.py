@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field
 
-from aoai_operator.core.api.base import LABEL, LIST_SET, ApiKey, Model, ObjectId, ResourceName, rule, rules
+from aoai_operator.core.api.base import LABEL, LIST_SET, ApiKey, Between, Model, ObjectId, ResourceName, rule, rules
 from aoai_operator.core.api.endpoint import Url
 
 AUDIENCE = "^[A-Za-z0-9][A-Za-z0-9._~:/-]*$"
@@ -126,5 +127,32 @@ IDENTITY_RULES = rules(
         "(has(self.apiKey) ? 1 : 0) + (has(self.entra) ? 1 : 0) + (has(self.serviceAccount) ? 1 : 0) == 1",
         "must give one of apiKey, entra and serviceAccount",
         reason="FieldValueRequired",
+    )
+)
+
+
+class Credentials(Model):
+    """A Secret that the operator makes for the tenant."""
+
+    generate_secret: ResourceName = Field(
+        description="Name of the Secret, in the namespace of this resource: AZURE_OPENAI_ENDPOINT, "
+        "AZURE_OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_API_KEY, of its first pool. One that is somebody else's is "
+        "left alone. Required."
+    )
+    rotate_every: Annotated[timedelta, Between("1m", "8760h")] | None = Field(
+        default=None, description="How often its key is replaced. Default: never; 1m to 8760h."
+    )
+    overlap: Annotated[timedelta, Between("1s", "8760h")] = Field(
+        default=timedelta(hours=24),
+        description="How long the key before is good as well: until then every pod must have started anew. "
+        "Default 86400s (a day); 1s to 8760h.",
+    )
+
+
+CREDENTIALS_RULES = rules(
+    rule(
+        "!has(self.rotateEvery) || duration(self.overlap) < duration(self.rotateEvery)",
+        "overlap must be shorter than rotateEvery",
+        field_path=".overlap",
     )
 )

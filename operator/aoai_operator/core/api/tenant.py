@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from aoai_operator.core.api.auth import IDENTITY_RULES, Identity
+from aoai_operator.core.api.auth import CREDENTIALS_RULES, IDENTITY_RULES, Credentials, Identity
 from aoai_operator.core.api.base import (
     LABEL,
     LIST_ATOMIC,
@@ -59,11 +59,16 @@ class TenantQuotaSpec(Model):
         json_schema_extra=list_map("name", "namespace"),
     )
     identities: tuple[Annotated[Identity, Field(json_schema_extra=IDENTITY_RULES)], ...] = Field(
-        min_length=1,
+        default=(),
         max_length=8,
         description="Who the tenant is: a caller that shows any one of these is the tenant. "
-        "At least 1, at most 8; several allow a key to be replaced without a gap.",
+        "At least 1, or credentials; at most 8: several allow a key to be replaced without a gap.",
         json_schema_extra=LIST_ATOMIC,
+    )
+    credentials: Annotated[Credentials, Field(json_schema_extra=CREDENTIALS_RULES)] | None = Field(
+        default=None,
+        description="A Secret that the operator makes for the tenant, with a key that is one more identity. "
+        "Default: none.",
     )
     models: tuple[ModelName, ...] = Field(
         default=(),
@@ -121,6 +126,12 @@ class TenantQuotaSpec(Model):
 
 
 QUOTA_RULES = rules(
+    rule(
+        "self.identities.size() > 0 || has(self.credentials)",
+        "identities must name at least one, or credentials be given: nobody could be the tenant",
+        field_path=".identities",
+        reason="FieldValueRequired",
+    ),
     rule(
         "!has(self.guaranteed) || !has(self.limits) || !has(self.limits.tokensPerMinute) "
         "|| self.guaranteed.tokensPerMinute <= self.limits.tokensPerMinute",
