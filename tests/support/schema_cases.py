@@ -64,6 +64,7 @@ def whole_pool() -> Raw:
         "suspend": True,
     }
     raw["spec"]["endpoints"][0] |= {"region": "eastus", "priority": 1, "weight": 10, "drain": True}
+    raw["spec"]["endpoints"][0]["dedicatedTo"] = [{"name": "team-search", "namespace": "search"}]
     raw["spec"]["endpoints"][0]["deployments"][0]["capacity"] = {"tokensPerMinute": 1000, "requestsPerMinute": 6}
     raw["spec"]["endpoints"][0]["auth"]["apiKey"]["secretRef"]["key"] = "api-key"
     return raw
@@ -99,6 +100,7 @@ def whole_tenant() -> Raw:
         "guaranteed": {"tokensPerMinute": 1},
         "burst": False,
         "priority": "Critical",
+        "spillOver": True,
         "tokenWeights": {"input": 1, "cachedInput": 0.5, "output": 4},
         "reservation": "Strict",
         "enforcement": "Shadow",

@@ -58,7 +58,18 @@ _endpoints = st.builds(
     _URLS,
     st.lists(_deployments, min_size=1, max_size=4, unique_by=lambda d: (d["model"], d["name"])),
     _ENTRIES,
-    _maybe(priority=st.integers(0, 2), weight=st.integers(1, 1000), drain=st.booleans(), region=st.just("eastus")),
+    _maybe(
+        priority=st.integers(0, 2),
+        weight=st.integers(1, 1000),
+        drain=st.booleans(),
+        region=st.just("eastus"),
+        dedicatedTo=st.lists(
+            st.builds(lambda name: {"name": name}, st.sampled_from(["t", "u", "v"])),
+            min_size=1,
+            max_size=2,
+            unique_by=str,
+        ),
+    ),
 )
 _knobs = _maybe(
     balancing=_maybe(strategy=st.sampled_from(["Headroom", "Weighted", "LeastRequest"])),
@@ -98,6 +109,7 @@ _quotas = _maybe(
     ),
     guaranteed=st.builds(lambda tokens: {"tokensPerMinute": tokens}, st.integers(1, 2_000_000_000)),
     burst=st.booleans(),
+    spillOver=st.booleans(),
     priority=st.sampled_from(["Critical", "Standard", "Sheddable"]),
     tokenWeights=_maybe(input=st.floats(0, 10), cachedInput=st.floats(0, 1), output=st.floats(0, 10)),
     reservation=st.sampled_from(["Expected", "Strict"]),

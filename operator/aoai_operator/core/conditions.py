@@ -45,6 +45,7 @@ class ConditionReason(StrEnum):
     PRICE_NOT_FOUND = "PriceNotFound"
     TOKENS_NOT_TAKEN = "TokensNotTaken"
     ISSUER_UNREACHABLE = "IssuerUnreachable"
+    TENANT_NOT_FOUND = "TenantNotFound"
 
     GUARANTEED = "Guaranteed"
     OVERCOMMITTED = "Overcommitted"
@@ -87,6 +88,7 @@ FAULTS: Mapping[ConditionReason, ConditionType] = {
     ConditionReason.PRICE_NOT_FOUND: ConditionType.RESOLVED_REFS,
     ConditionReason.TOKENS_NOT_TAKEN: ConditionType.RESOLVED_REFS,
     ConditionReason.ISSUER_UNREACHABLE: ConditionType.RESOLVED_REFS,
+    ConditionReason.TENANT_NOT_FOUND: ConditionType.RESOLVED_REFS,
 }
 """The reasons that findings give, each with its condition: Accepted is about the object itself, ResolvedRefs about what
 it refers to."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from aoai_operator.core.lanes import is_dedicated
 from aoai_operator.core.table import Model, RoutingTable, Share, Tenant
 
 
 def capacity_of(table: RoutingTable, model: Model) -> int | None:
     """Return the tokens that a model's deployments give in a minute; None where one of them does not tell its own.
 
-    Those of endpoints that drain, or lack their credential, give none.
+    Those of endpoints that drain, or lack their credential, give none, nor do those that serve some tenants alone.
     """
-    serving = {e.name for e in table.endpoints if e.usable and not e.drain}
+    serving = {e.name for e in table.endpoints if e.usable and not e.drain and not e.dedicated_to}
     capacities = [host.capacity for host in model.hosts if host.endpoint in serving]
     known = [capacity for capacity in capacities if capacity is not None]
     return sum(known) if len(known) == len(capacities) else None
@@ -20,7 +21,7 @@ def capacity_of(table: RoutingTable, model: Model) -> int | None:
 
 def shares_of(table: RoutingTable, model: Model) -> Mapping[str, Share]:
     """Return what each tenant that may use a model was promised of it, by tenant; empty where nobody was anything."""
-    tenants = [tenant for tenant in table.tenants if _may_use(tenant, model)]
+    tenants = [t for t in table.tenants if _may_use(t, model) and not is_dedicated(table, t)]
     if all(tenant.share is None for tenant in tenants):
         return {}
     return {tenant.key: tenant.share or Share() for tenant in tenants}

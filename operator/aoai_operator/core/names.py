@@ -56,6 +56,6 @@ class SecretRef(NamedTuple):
         return f"{self.namespace}/{self.name}[{self.key}]"
 
 
-def cluster_name(pool: PoolKey, model: str) -> str:
-    """Name the Envoy cluster of a pool's model: "namespace/pool/model"."""
-    return f"{pool}/{model}"
+def cluster_name(pool: PoolKey, model: str, lane: str = "") -> str:
+    """Name the Envoy cluster of a pool's model: "namespace/pool/model", with "@lane" for those of a lane."""
+    return f"{pool}/{model}@{lane}" if lane else f"{pool}/{model}"

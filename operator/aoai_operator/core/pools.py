@@ -75,6 +75,7 @@ def pool_table(
         endpoint, problem = _endpoint(world, pool, declared, i)
         endpoints.append(endpoint)
         findings += [problem] if problem else []
+    findings += _unknown_tenants(pool, tenants)
     tls_secret, problem = _serving(world, pool, hostnames)
     findings += [problem] if problem else []
     models, gaps = _models(pool)
@@ -174,9 +175,21 @@ def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: in
         priority=spec.priority,
         drain=spec.drain,
         credential=ref,
+        dedicated_to=tuple(sorted(str(t.key(pool.metadata.namespace)) for t in spec.dedicated_to or ())),
         usable=problem is None,
     )
     return endpoint, problem
+
+
+def _unknown_tenants(pool: AOAIBackendPool, tenants: Sequence[Tenant]) -> Iterator[Finding]:
+    known = {tenant.key for tenant in tenants}
+    for i, endpoint in enumerate(pool.spec.endpoints):
+        for j, ref in enumerate(endpoint.dedicated_to or ()):
+            if (key := str(ref.key(pool.metadata.namespace))) not in known:
+                message = f"the pool has no tenant {key}, and nobody else has the endpoint in its place"
+                mend = "apply its TenantQuota, or name another one"
+                field = f"spec.endpoints[{i}].dedicatedTo[{j}]"
+                yield _finding(pool, ConditionReason.TENANT_NOT_FOUND, field, message, mend)
 
 
 def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:

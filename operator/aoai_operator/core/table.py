@@ -42,6 +42,8 @@ class Endpoint(_Part):
     priority: int
     drain: bool
     credential: SecretRef
+    dedicated_to: tuple[str, ...] = ()
+    """The tenants, "namespace/tenant", that it serves alone; empty: everybody."""
     usable: bool = True
     """False when its credential cannot be read: it is then left out of traffic while the others serve."""
 
@@ -153,6 +155,7 @@ class Tenant(_Part):
     Attributes:
         models: those that it may use; empty: all of the pool's.
         apps, groups: of Entra ID, by object id; service_accounts: of Kubernetes, as "namespace/name".
+        spill_over: whether it may use shared endpoints where its own are out.
         quota: its limits; None: nothing is limited.
         share: what it was promised; None: nothing, as of any tenant.
     """
@@ -164,6 +167,7 @@ class Tenant(_Part):
     apps: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     service_accounts: tuple[str, ...] = ()
+    spill_over: bool = False
     quota: Quota | None = None
     share: Share | None = None
 

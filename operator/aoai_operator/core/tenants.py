@@ -243,6 +243,7 @@ def _tenant(quota: TenantQuota, pool: AOAIBackendPool, proven: Sequence[Claim]) 
         models=models,
         api_keys=tuple(claim.ref for claim in proven if claim.ref is not None),
         **_subjects(proven),
+        spill_over=bool(quota.spec.spill_over),
         quota=table_quota(quota),
         share=table_share(quota),
     )

@@ -7,8 +7,20 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from aoai_operator.core.api.base import LIST_ATOMIC, ApiKey, Label, Model, ModelName, list_map, rule, rules
+from aoai_operator.core.api.base import (
+    LABEL,
+    LIST_ATOMIC,
+    ApiKey,
+    Label,
+    Model,
+    ModelName,
+    ResourceName,
+    list_map,
+    rule,
+    rules,
+)
 from aoai_operator.core.api.quota import Currency
+from aoai_operator.core.names import PoolKey
 
 _HOST_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -117,6 +129,19 @@ class Deployment(Model):
     )
 
 
+class TenantRef(Model):
+    """A tenant, by its TenantQuota."""
+
+    name: ResourceName = Field(description="Name of the TenantQuota. Required.")
+    namespace: Annotated[str, Field(max_length=63, pattern=f"^({LABEL})?$")] = Field(
+        default="", description="Namespace of the TenantQuota. Default empty: the namespace of this pool."
+    )
+
+    def key(self, own_namespace: str) -> PoolKey:
+        """Return the tenant's key, for a pool that lives in `own_namespace`."""
+        return PoolKey(self.namespace or own_namespace, self.name)
+
+
 class EndpointAuth(Model):
     """How the pool proves itself to an endpoint."""
 
@@ -153,6 +178,13 @@ class Endpoint(Model):
         json_schema_extra=list_map("model", "name"),
     )
     auth: EndpointAuth = Field(description="How the pool proves itself to the endpoint. Required.")
+    # No default of the schema's: the API server would fill it in, and a version before this field refuses it.
+    dedicated_to: Annotated[tuple[TenantRef, ...], Field(min_length=1, max_length=32)] | None = Field(
+        default=None,
+        description="Tenants that it serves alone: no other caller reaches it, and they use only what is dedicated to "
+        "them, unless they spill over. Default: it serves everybody. At most 32.",
+        json_schema_extra=list_map("name", "namespace"),
+    )
     drain: bool = Field(
         default=False,
         description="Whether the endpoint gets no new request while those under way finish. Default false.",

@@ -105,6 +105,11 @@ class TenantQuotaSpec(Model):
         description="Its place when a pool is short: what is guaranteed to nobody goes to those that are Critical, "
         "then Standard, then Sheddable; equals share it evenly. Default Standard.",
     )
+    spill_over: bool | None = Field(
+        default=None,
+        description="Whether it may use a pool's shared endpoints when all that are dedicated to it are out. Default "
+        "false.",
+    )
     token_weights: TokenWeights | None = Field(
         default=None, description="What a token counts for in limits on tokens. Default: 1 each."
     )

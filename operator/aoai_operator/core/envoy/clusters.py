@@ -13,6 +13,7 @@ from aoai_operator.core.envoy.luadata import source
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import common_deployment, hosts
+from aoai_operator.core.lanes import lanes_of
 from aoai_operator.core.names import cluster_name
 from aoai_operator.core.table import Model, RoutingTable
 
@@ -23,10 +24,11 @@ _UNLIMITED = 1_000_000
 
 
 def clusters(table: RoutingTable, settings: GatewaySettings) -> Iterator[Resource]:
-    """Yield the cluster of each of the pool's models."""
-    for model in table.models:
-        name = cluster_name(table.key, model.name)
-        yield Resource(name, _cluster(name, table, model, settings), owner=str(table.key))
+    """Yield the cluster of each of the pool's models, in each lane."""
+    for lane in lanes_of(table):
+        for model in lane.table.models:
+            name = cluster_name(table.key, model.name, lane.id)
+            yield Resource(name, _cluster(name, lane.table, model, settings), owner=str(table.key))
 
 
 def _cluster(name: str, table: RoutingTable, model: Model, settings: GatewaySettings) -> Json:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import Tier, tiers
+from aoai_operator.core.lanes import lanes_of
 from aoai_operator.core.names import HostKey, cluster_name
 from aoai_operator.core.observed import HostState, Overrides, State
 from aoai_operator.core.table import Endpoint, Host, Model, RoutingTable
@@ -25,13 +26,13 @@ _HEALTH = {
 
 
 def load_assignments(table: RoutingTable, overrides: Overrides) -> Iterator[Resource]:
-    """Yield the load assignment of each of the pool's models."""
-    for model in table.models:
-        yield _load_assignment(table, model, overrides)
+    """Yield the load assignment of each of the pool's models, in each lane."""
+    for lane in lanes_of(table):
+        for model in lane.table.models:
+            yield _load_assignment(cluster_name(table.key, model.name, lane.id), lane.table, model, overrides)
 
 
-def _load_assignment(table: RoutingTable, model: Model, overrides: Overrides) -> Resource:
-    name = cluster_name(table.key, model.name)
+def _load_assignment(name: str, table: RoutingTable, model: Model, overrides: Overrides) -> Resource:
     taken: set[tuple[str, int]] = set()
     groups = [
         group

@@ -5,7 +5,7 @@ So no listener drains, no stream ends, when a tenant changes, and nothing of oth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
@@ -16,6 +16,7 @@ from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
 from aoai_operator.core.envoy.tokens import is_token
 from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.guarantees import asking_tenants
+from aoai_operator.core.lanes import Lane, lanes_of
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
 from aoai_operator.core.secret import SecretValue
@@ -127,19 +128,38 @@ def _ledger(settings: GatewaySettings) -> LuaValue:
 
 def pool_data(table: RoutingTable) -> Json:
     """Return what our Lua knows of a pool: its models, and what each tenant may use. See lua/request.lua."""
-    names = [m.name for m in table.models]
+    shared, *own = lanes_of(table)
     return {
         "key": str(table.key),
         "open": not table.auth_required,
         "max": table.max_request_bytes,
         "cap": cap_ms(table.throttling),
-        "default": names[0],
-        "list": names,
-        "lone": {m.name: True for m in table.models if len(tuple(hosts(table, m))) == 1},
-        "models": {m.name: common_deployment(table, m) or False for m in table.models},
+        **_models(shared.table),
+        **_own_lanes(own),
         "grants": {t.key: dict.fromkeys(t.models, True) if t.models else True for t in table.tenants},
         **_quotas(table),
         **_subjects(table),
+    }
+
+
+def _models(table: RoutingTable) -> Json:
+    """Return the models of a lane: those that have a host."""
+    served = [model for model in table.models if model.hosts]
+    return {
+        "default": table.models[0].name,
+        "list": [model.name for model in served],
+        "lone": {model.name: True for model in served if len(tuple(hosts(table, model))) == 1},
+        "models": {model.name: common_deployment(table, model) or False for model in served},
+    }
+
+
+def _own_lanes(lanes: Sequence[Lane]) -> Json:
+    """Return who is on which lane but the shared one, and the models there; nothing where that is the only one."""
+    if not lanes:
+        return {}
+    return {
+        "lanes": {tenant: lane.id for lane in lanes for tenant in lane.tenants},
+        "views": {lane.id: _models(lane.table) for lane in lanes},
     }
 
 

@@ -1,17 +1,19 @@
 """The routes of one pool: model -> cluster, with the pool's retries and time-outs; and what the gateway answers itself.
 
 A route's name tells our Lua, and the access log, what the path had said, and which revision of the pool's data its
-virtual host carries: "pool|characters before /openai|kind|model|revision".
+virtual host carries: "pool|characters before /openai|kind|model|revision", and "|lane" but for the shared one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from aoai_operator.core.envoy.config import duration, extension
 from aoai_operator.core.envoy.snapshot import Json
 from aoai_operator.core.envoy.topology import Outage, Tier, common_deployment, outage, tiers
+from aoai_operator.core.lanes import Lane, lanes_of
 from aoai_operator.core.names import cluster_name
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.table import Model, RoutingTable
@@ -36,47 +38,62 @@ def pool_routes(table: RoutingTable, prefix: str, overrides: Overrides, *, revis
     """
     if prefix or table.hostnames:
         yield health(prefix + HEALTH, [table], overrides)
-    first = table.models[0]
+    shared, *own = lanes_of(table)
+    for lane in own:
+        yield from _lane_routes(_Place(lane, prefix, revision), overrides)
+    yield from _lane_routes(_Place(shared, prefix, revision), overrides)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where routes stand: a lane of a pool, and what stands before /openai in a path."""
+
+    lane: Lane
+    prefix: str
+    revision: str
+
+    def name(self, kind: str, model: str) -> str:
+        """Return a route's name."""
+        known = f"{self.lane.table.key}|{len(self.prefix)}|{kind}|{model}|{self.revision}"
+        return f"{known}|{self.lane.id}" if self.lane.id else known
+
+    def match(self, path: str, model: str = "") -> Json:
+        """Match a path below the prefix, and what our Lua found: the lane, and the model."""
+        found = {"x-aoai-lane": self.lane.id, "x-aoai-model": model}
+        headers = [{"name": name, "string_match": {"exact": value}} for name, value in found.items() if value]
+        return {"prefix": f"{self.prefix}{path}", **({"headers": headers} if headers else {})}
+
+
+def _lane_routes(place: _Place, overrides: Overrides) -> Iterator[Json]:
+    table = place.lane.table
     for model in table.models:
         deployment = common_deployment(table, model) or model.name
-        match: Json = {"prefix": f"{prefix}/openai/deployments/{model.name}/"}
         yield _route(
-            table,
+            place,
             model,
             overrides,
-            name=_name(table, prefix, revision, "deployment", model.name),
-            match=match,
+            name=place.name("deployment", model.name),
+            match=place.match(f"/openai/deployments/{model.name}/"),
             rewrite=f"/openai/deployments/{deployment}/",
         )
-    unknown = {"prefix": f"{prefix}/openai/deployments/"}
-    yield _answer(_name(table, prefix, revision, "deployment", ""), unknown, 404, _error("DeploymentNotFound"))
+    if not place.lane.id:
+        unknown = place.match("/openai/deployments/")
+        yield _answer(place.name("deployment", ""), unknown, 404, _error("DeploymentNotFound"))
     for model in table.models[1:]:
-        chosen: Json = {"name": "x-aoai-model", "string_match": {"exact": model.name}}
-        match = {"prefix": f"{prefix}/openai/", "headers": [chosen]}
-        yield _route(
-            table,
-            model,
-            overrides,
-            name=_name(table, prefix, revision, "model", model.name),
-            match=match,
-            rewrite="/openai/",
-        )
-    match = {"prefix": f"{prefix}/openai/"}
-    yield _route(
-        table, first, overrides, name=_name(table, prefix, revision, "any", first.name), match=match, rewrite="/openai/"
-    )
+        match = place.match("/openai/", model.name)
+        yield _route(place, model, overrides, name=place.name("model", model.name), match=match, rewrite="/openai/")
+    first = table.models[0]
+    match = place.match("/openai/")
+    yield _route(place, first, overrides, name=place.name("any", first.name), match=match, rewrite="/openai/")
 
 
-def _name(table: RoutingTable, prefix: str, revision: str, kind: str, model: str) -> str:
-    return f"{table.key}|{len(prefix)}|{kind}|{model}|{revision}"
-
-
-def _route(table: RoutingTable, model: Model, overrides: Overrides, *, name: str, match: Json, rewrite: str) -> Json:
+def _route(place: _Place, model: Model, overrides: Overrides, *, name: str, match: Json, rewrite: str) -> Json:
+    table = place.lane.table
     route: Json = {
         "name": name,
         "match": match,
         "route": {
-            "cluster": cluster_name(table.key, model.name),
+            "cluster": cluster_name(table.key, model.name, place.lane.id),
             "auto_host_rewrite": True,
             "timeout": duration(table.timeouts.request_ms),
             # Never retried, so it must come last: an attempt's own silence ends it before (per_try_idle_timeout).

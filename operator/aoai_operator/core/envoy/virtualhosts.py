@@ -25,6 +25,7 @@ _NOT_FORWARDED = [
     "authorization",
     "x-aoai-tenant",
     "x-aoai-model",
+    "x-aoai-lane",
     "x-envoy-internal",
     "x-forwarded-proto",
     "x-request-id",

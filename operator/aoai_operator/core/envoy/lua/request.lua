@@ -5,6 +5,7 @@
 -- What is known of a pool comes in the metadata of its virtual host, or of its routes where it shares one:
 --   pool = {key, open, max (bytes), cap (of a wait, ms), default (model), list = {models}, lone = {models of one host},
 --           models = {name -> the deployment's name where all hosts share it, else false},
+--           lanes = {tenant -> lane}, views = {lane -> {default, list, lone, models}}, where tenants have endpoints of their own,
 --           grants = {tenant -> true (all its models) or {model -> true}},
 --           tokens = {apps = {id -> tenant}, groups = {id -> tenant}, accounts = {"namespace/name" -> tenant}}, of a pool that takes them,
 --           quotas = {tenant -> {mark, deny, shadow, tokens, requests, models = {name -> {tokens, requests}}}}}
@@ -51,20 +52,21 @@ local function pool_of(h, key, revision)
   return pool
 end
 
--- A route's name says what the path had said: pool|characters before /openai|kind|model|revision of the pool's data. Kinds:
+-- A route's name says what the path had said: pool|characters before /openai|kind|model|revision of the pool's data, and |lane of
+-- a tenant that has endpoints of its own. Kinds:
 -- `deployment`, the model stands in the path; `any`, it is still to be found, and this is the pool's first; `model`, it was
 -- found. Names are few: remembered, and forgotten with their revision. Nil: a route of no pool.
 local routes = {}
 local function route_of(h, name)
   local r = routes[name]
   if r then return r end
-  local key, strip, kind, model, revision = match(name, '^([^|]*)|(%d+)|(%a+)|([^|]*)|(%x+)$')
+  local key, strip, kind, model, revision, lane = match(name, '^([^|]*)|(%d+)|(%a+)|([^|]*)|(%x+)|?(%x*)$')
   if not key then return nil end
   local before, pool = pools[key], pool_of(h, key, revision)
   if before and before ~= pool then
     for old in pairs(before.routes) do routes[old] = nil end
   end
-  r = {id = key .. '|' .. model, pool = pool, strip = tonumber(strip), kind = kind, model = model, paths = {}, count = 0}
+  r = {id = key .. '|' .. model .. '|' .. lane, view = pool and pool.views and pool.views[lane] or pool, pool = pool, strip = tonumber(strip), kind = kind, model = model, paths = {}, count = 0}
   if pool then routes[name], pool.routes[name] = r, true end
   return r
 end
@@ -139,9 +141,9 @@ local function admit(h, pool, tenant)
     'Access denied: no API key. Send it as `api-key`, or as `Authorization: Bearer`.')
 end
 
-local function list_models(h, pool, grant, id)
+local function list_models(h, view, grant, id)
   local items = {}
-  for _, name in ipairs(pool.list) do
+  for _, name in ipairs(view.list) do
     if (grant == true or grant[name]) and (not id or id == name) then
       items[#items + 1] = format('{"id":"%s","object":"model","created":0,"owned_by":"azure-openai"}', name)
     end
@@ -248,15 +250,17 @@ function envoy_on_request(h)
   if tenant == ANONYMOUS then tenant = '' elseif tenant == '' and pool.tokens then tenant = tenant_of_token(h, pool.tokens) end
   local grant = admit(h, pool, tenant)
   if not grant then return end
+  local lane = pool.lanes and pool.lanes[tenant]
+  local view = lane and pool.views[lane] or pool
   local at = path_of(route, headers:get(':path'))
   local method = headers:get(':method')
-  if at.models and method == 'GET' then return list_models(h, pool, grant, match(at.operation, '^models/(.+)')) end
+  if at.models and method == 'GET' then return list_models(h, view, grant, match(at.operation, '^models/(.+)')) end
   -- Whatever else our credential could do at Azure (files, stored answers, batches, fine-tuning) is no tenant's to do.
   if method ~= 'POST' or not OPERATIONS[at.operation] then return unknown_operation(h, method, at) end
 
   local model = at.named
   if model then
-    local problem = pool.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
+    local problem = view.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
     if problem then return unknown_model(h, pool, model, problem) end
   end
   local text
@@ -269,10 +273,10 @@ function envoy_on_request(h)
       -- Where the path names no deployment Azure goes by the body, whatever the query says.
       if not model or route.kind == 'any' and member(s, '"model"') then
         model = named or ''
-        local problem = pool.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
+        local problem = view.models[model] == nil and 'unknown' or grant ~= true and not grant[model] and 'denied'
         if problem then return unknown_model(h, pool, model, problem) end
       end
-      local new, stream, alone = rewrite(s, from, to, pool.models[model], at.asks)
+      local new, stream, alone = rewrite(s, from, to, view.models[model], at.asks)
       if new ~= s then
         local n = body:setBytes(new)
         headers = h:headers()
@@ -291,8 +295,8 @@ function envoy_on_request(h)
     if size > pool.max then return too_large(h, pool, size) end
   end
   if LEDGER and pool.quotas and not within_quota(h, pool, tenant, model, at.operation, text) then return end
-  if route.kind == 'any' and model ~= pool.default then
-    h:headers():replace('x-aoai-model', model)
-    h:clearRouteCache()
-  end
+  local another = route.kind == 'any' and model ~= view.default
+  if another then h:headers():replace('x-aoai-model', model) end
+  if lane then h:headers():replace('x-aoai-lane', lane) end
+  if another or lane then h:clearRouteCache() end
 end

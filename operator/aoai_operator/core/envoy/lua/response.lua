@@ -163,7 +163,7 @@ local function throttled(h, headers, none_left)
     local ms = number_in(headers, 'retry-after-ms') or (number_in(headers, 'retry-after') or 1) * 1000
     -- Of several hosts only the last answer is seen here. Another may be back sooner, so until the control plane has told
     -- the first moment of all, a short wait is said rather than one that may be too long.
-    local longest = route.pool.lone[route.model] and route.pool.cap or math.min(route.pool.cap, 1000)
+    local longest = route.view.lone[route.model] and route.pool.cap or math.min(route.pool.cap, 1000)
     local told = now + math.max(1, math.min(ms, longest))
     if not at or told < at then at = told end
     waits[route.id] = at
