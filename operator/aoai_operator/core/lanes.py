@@ -64,4 +64,5 @@ def _lane(table: RoutingTable, own: frozenset[str], behind: frozenset[str], tena
 def _using(model: Model, own: frozenset[str], behind: frozenset[str] = frozenset()) -> Model:
     hosts: list[Host] = [host for host in model.hosts if host.endpoint in own]
     hosts += [h.model_copy(update={"priority": h.priority + _BEHIND}) for h in model.hosts if h.endpoint in behind]
-    return model.model_copy(update={"hosts": tuple(hosts)})
+    # A model that is not there is not there: its fallbacks are for when it is out.
+    return model.model_copy(update={"hosts": tuple(hosts), "fallbacks": model.fallbacks if hosts else ()})
