@@ -116,6 +116,15 @@ def local(
         typer.Option("--envoy", metavar="PATH", help="Envoy to run. Default: the one that was installed with this."),
     ] = None,
     ca_file: CaFile = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="DIR",
+            file_okay=False,
+            help="Where what tenants used is kept, so that a restart goes on from there. Default: it is forgotten.",
+        ),
+    ] = None,
     gateway: Gateway = "default",
     output: Output = OutputFormat.TEXT,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")] = LogFormat.TEXT,
@@ -131,6 +140,7 @@ def local(
         concurrency=concurrency,
         envoy=envoy,
         ca_file=ca_file,
+        state=state,
         gateway=gateway,
         output=output,
         max_heap_bytes=half_of_memory(),

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from ssl import SSLError
+from typing import Any
 
 import structlog
 from prometheus_client import disable_created_metrics
@@ -32,6 +33,7 @@ from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.adapters.terminal import Terminal
+from aoai_operator.adapters.usage_file import UsageFile, UsageFileError
 from aoai_operator.adapters.workspace import workspace
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.certificates import expiries
@@ -51,6 +53,7 @@ from aoai_operator.interpreter import collected_seldom
 from aoai_operator.local_resources import FileResources
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
+from aoai_operator.runners.checkpoint import Checkpoint
 from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.probing import Probing
@@ -207,6 +210,7 @@ class _Local:
             await stack.enter_async_context(self._prober)
             await stack.enter_async_context(self._issuers)
             await self._first_reading()
+            checkpoint = self._checkpoint()
             await self._read_access_log(stack)
             await stack.enter_async_context(self._plane.serving(f"unix:{self._control_plane}"))
             await stack.enter_async_context(serve_ledger(self._ledger, self._asked))
@@ -220,7 +224,7 @@ class _Local:
                 self._envoy.run(),
                 self._announce({"metrics": metrics, "admin": str(self._admin)}),
             )
-            tasks = [asyncio.create_task(loop) for loop in loops]
+            tasks = [asyncio.create_task(loop) for loop in (*loops, *checkpoint)]
             try:
                 await until(stop.asked, tasks)
                 _log.info("stopping: requests under way may finish", within=self._settings.drain)
@@ -230,6 +234,17 @@ class _Local:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _checkpoint(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps what tenants used, if anything shall: from where it was kept last."""
+        if self._settings.state is None:
+            return []
+        file = UsageFile(self._settings.state)
+        try:
+            before = file.load()
+        except UsageFileError as error:
+            raise StartError(str(error)) from error
+        return [Checkpoint(admission=self._admission, save=file.save, before=before, now=self._steady).run()]
 
     async def _first_reading(self) -> None:
         await self._reconciler.reconcile()

@@ -108,6 +108,7 @@ class LocalSettings:
         max_connections: downstream connections above which Envoy refuses new ones.
         max_heap_bytes: memory at which Envoy refuses new requests instead of growing.
         listen_tls: where pools with `gateway.tls` answer by HTTPS; None: nowhere, they answer at `listen`.
+        state: where what tenants used is kept; None: nowhere, a restart begins with nothing used.
     """
 
     paths: tuple[Path, ...]
@@ -126,6 +127,7 @@ class LocalSettings:
     max_connections: int = 50_000
     max_heap_bytes: int | None = None
     listen_tls: HostPort | None = None
+    state: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
