@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from aoai_operator.simulator import Deployment, Region, Simulator, Status
 from support.calls import HELLO, last, requests
+from support.dedicated import lane_in
 from support.local import LocalGateway
 from support.manifests import pool_manifest
 from support.waiting import eventually
@@ -132,7 +133,7 @@ async def test_one_that_does_not_waits_for_its_own(gateway: LocalGateway, azure:
 async def test_no_header_leads_to_what_is_anothers(gateway: LocalGateway, azure: Simulator) -> None:
     assert await reached(gateway, azure, "search", "gpt-4o") == "own"
     config = await gateway.admin("/config_dump?resource=dynamic_route_configs")
-    lane = config.split("x-aoai-lane", 2)[1].split('"exact": "')[1].split('"')[0]
+    lane = lane_in(config)
     for headers in (
         {"x-aoai-lane": lane},
         {"x-aoai-lane": lane, "x-aoai-model": "mini"},

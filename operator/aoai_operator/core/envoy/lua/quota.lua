@@ -159,10 +159,11 @@ local UNIT = {tokensPerMinute = 'tokens', requestsPerMinute = 'requests', capaci
 local NAMES = {tokensPerMinute = 'tokens per minute', requestsPerMinute = 'requests per minute', concurrentRequests = 'requests at once',
   capacity = 'tokens per minute, its share of what the pool can give'}
 
-local function held(e, unit, now)
-  local left = e.id and now < e.till and (unit == 'tokens' and e.t or e.r) or 0
+local function held_in(lease, unit, now)
+  local left = lease and lease.id and now < lease.till and (unit == 'tokens' and lease.t or lease.r) or 0
   return left == huge and 0 or left
 end
+local function held(e, unit, now) return held_in(e, unit, now) + held_in(e.next, unit, now) end
 
 -- A rate as its tenant sees it: what is left of it counts what this worker holds.
 local function tell_rate(headers, put, e, unit, names, now)
