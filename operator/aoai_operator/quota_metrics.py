@@ -15,7 +15,7 @@ from aoai_operator.core.quota.limits import Unit
 _WHOSE = ("tenant", "pool", "model")
 _MILLIONTHS = 1_000_000
 _REFUSED = "no"
-_LIMITS = frozenset({"tokensPerMinute", "requestsPerMinute", "concurrentRequests", "budgets", "capacity"})
+_LIMITS = frozenset({"tokensPerMinute", "requestsPerMinute", "concurrentRequests", "budgets", "capacity", "ledger"})
 
 Labels = Callable[[str, str, str], tuple[str, str, str]]
 """Bounds the labels of a tenant, a pool and a model."""

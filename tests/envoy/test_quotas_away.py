@@ -73,6 +73,7 @@ async def test_deny_lets_nothing_in_beyond_leases(gateway: LocalGateway) -> None
         refused = await call(gateway, "deny")
         assert refused.status_code == 429
         assert int(refused.headers["retry-after-ms"]) <= 1_000
+        assert "cannot be asked" in refused.json()["error"]["message"]
         assert await statuses(gateway, "free", 3) == [200] * 3, "who has no limits does not ask"
     await eventually(lambda: let_in(gateway, "deny"), within=5, what="the ledger answers again")
 

@@ -199,7 +199,9 @@ local function quota_refuses(h, e, tenant, model, now, ms, limit, of, period)
   else
     kind, code = UNIT[limit] or 'requests', 'rate_limit_exceeded'
     local named = (NAMES[limit] or limit) .. (of and ' for ' .. of or '')
-    if ms then message = format('The tenant %s has reached its limit of %s. Retry after %d ms.', tenant, named, ms)
+    if limit == 'ledger' then
+      message = format('What the tenant %s may use cannot be asked at the moment, and its quota lets nothing in unasked. Retry after %d ms.', tenant, ms)
+    elseif ms then message = format('The tenant %s has reached its limit of %s. Retry after %d ms.', tenant, named, ms)
     else
       message = format('This request for %s is larger than the whole limit of the tenant %s in %s, and can never be let in. '
         .. 'Send a shorter prompt, or ask for fewer tokens (max_completion_tokens).', model, tenant, named)
@@ -240,7 +242,8 @@ local function without(h, e, tenant, model, quota, t, c, now)
   local known, at = known_refusal(e, t, now)
   local ms = known and at and at - now or DOWN
   if quota.shadow then return owe(e, t, c) end
-  if quota.deny or known then return quota_refuses(h, e, tenant, model, now, max(1, ceil(ms)), e.no_limit or 'tokensPerMinute') end
+  if known then return quota_refuses(h, e, tenant, model, now, max(1, ceil(ms)), e.no_limit, e.no_of, e.no_period) end
+  if quota.deny then return quota_refuses(h, e, tenant, model, now, DOWN, 'ledger') end
   local limit = quota.models[model] or quota
   local gone = max(0, now - (e.open_at or now)) / WORKERS / 60000
   e.open_at = now
