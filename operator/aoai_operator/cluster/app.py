@@ -403,7 +403,9 @@ class _Operator:
             self._certificates.wake()
 
     def _observed(self) -> None:
-        self._metrics.observed(self._observer.overrides(_now()))
+        observed = self._observer.overrides(_now())
+        self._metrics.observed(observed)
+        self._quotas.lost(observed.sick())
         self._gateways.observed()
         self._peering.hosts_changed()
         self._leading.observations_changed()

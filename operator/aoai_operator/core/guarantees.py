@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from aoai_operator.core.lanes import is_dedicated
+from aoai_operator.core.names import HostKey
 from aoai_operator.core.table import Model, RoutingTable, Share, Tenant
 
 
-def capacity_of(table: RoutingTable, model: Model) -> int | None:
+def capacity_of(table: RoutingTable, model: Model, out: Container[HostKey] = ()) -> int | None:
     """Return the tokens that a model's deployments give in a minute; None where one of them does not tell its own.
 
-    Those of endpoints that drain, or lack their credential, give none, nor do those that serve some tenants alone.
+    Those that are `out` give none, nor do those of endpoints that drain, lack their credential, or serve some tenants
+    alone.
     """
     serving = {e.name for e in table.endpoints if e.usable and not e.drain and not e.dedicated_to}
-    capacities = [host.capacity for host in model.hosts if host.endpoint in serving]
+    capacities = [
+        host.capacity
+        for host in model.hosts
+        if host.endpoint in serving and HostKey(table.key, host.endpoint, host.deployment) not in out
+    ]
     known = [capacity for capacity in capacities if capacity is not None]
     return sum(known) if len(known) == len(capacities) else None
 
@@ -27,12 +33,17 @@ def shares_of(table: RoutingTable, model: Model) -> Mapping[str, Share]:
     return {tenant.key: tenant.share or Share() for tenant in tenants}
 
 
-def shared_models(table: RoutingTable) -> Iterator[tuple[Model, int, Mapping[str, Share]]]:
-    """Yield the models that tenants share by what they were promised, each with its capacity and their shares."""
+def shared_models(
+    table: RoutingTable, out: Container[HostKey] = ()
+) -> Iterator[tuple[Model, int, Mapping[str, Share]]]:
+    """Yield the models that tenants share by what they were promised, each with its capacity and their shares.
+
+    Which they are follows from the table alone, and not from what is out.
+    """
     for model in table.models:
-        shares, capacity = shares_of(table, model), capacity_of(table, model)
-        if shares and capacity is not None:
-            yield model, capacity, shares
+        shares = shares_of(table, model)
+        if shares and capacity_of(table, model) is not None:
+            yield model, capacity_of(table, model, out) or 0, shares
 
 
 def asking_tenants(table: RoutingTable) -> Iterator[Tenant]:

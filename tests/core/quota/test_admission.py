@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aoai_operator.core.names import PoolKey, SecretRef
+from aoai_operator.core.names import HostKey, PoolKey, SecretRef
 from aoai_operator.core.quota.admission import Admission
 from aoai_operator.core.quota.asking import Answer, No, Question, Rate, Yes
 from aoai_operator.core.quota.estimate import Request
@@ -12,7 +12,7 @@ from aoai_operator.core.quota.ledger import Refused
 from aoai_operator.core.quota.limits import Amount, Unit
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
-from aoai_operator.core.table import Budget, PerMinute, Quota, RoutingTable, Tenant, TokenRates
+from aoai_operator.core.table import Budget, Model, PerMinute, Quota, RoutingTable, Share, Tenant, TokenRates
 from support.tables import endpoint, routing_table
 
 NOW = 1_795_000_000_000
@@ -241,3 +241,59 @@ def test_a_status_is_written_where_a_hundredth_of_a_limit_changed() -> None:
     over = made.usage(TEAM, NOW + 70_000)
     assert over is not None
     assert made.differs(TEAM, first, over)
+
+
+OTHER = PoolKey("ai", "other")
+
+
+def shared(*, known: bool = True) -> RoutingTable:
+    """Return a pool of two regions with 1,000 tokens a minute each, of which 600 are kept for another tenant."""
+    made = routing_table(endpoint("east"), endpoint("west"))
+
+    def told(model: Model) -> Model:
+        capacities = (1_000, 1_000 if known else None)
+        hosts = zip(model.hosts, capacities, strict=True)
+        return model.model_copy(update={"hosts": tuple(h.model_copy(update={"capacity": c}) for h, c in hosts)})
+
+    tenants = tuple(
+        Tenant(namespace="ai", name=name, models=(), api_keys=(), share=share)
+        for name, share in (("team", None), ("other", Share(guaranteed=600, burst=False)))
+    )
+    return made.model_copy(update={"tenants": tenants, "models": tuple(map(told, made.models))})
+
+
+def test_a_pool_is_shared_by_what_its_deployments_give() -> None:
+    made = Admission(NOW)
+    made.follow([shared()])
+    assert left(made) == 1_400
+    answer = asked(made, Request(400, cap=1_500))
+    assert isinstance(answer, No)
+    assert answer.refused.limit == "capacity"
+
+
+def test_what_a_host_gave_that_is_out_is_not_there_to_be_shared() -> None:
+    made = Admission(NOW)
+    made.follow([shared()])
+    made.lost(frozenset({HostKey(POOL, "east", "gpt")}))
+    assert left(made, NOW + 100) == 400
+    # Another table changes nothing of that, and a host that is back does.
+    made.follow([shared().model_copy(update={"max_request_bytes": 7})])
+    assert left(made, NOW + 200) == 400
+    made.lost(frozenset())
+    assert left(made, NOW + 300) == 1_400
+
+
+def test_with_all_hosts_out_a_guarantee_is_let_in_still_and_nobody_else() -> None:
+    """A request may find that one is well again; Envoy answers it otherwise."""
+    made = Admission(NOW)
+    made.follow([shared()])
+    made.lost(frozenset(HostKey(POOL, name, "gpt") for name in ("east", "west")))
+    assert isinstance(asked(made, Request(40, cap=10)), No)
+    question = Question(OTHER, POOL, MODEL, "q", Request(400, 100), {}, {}, ())
+    assert isinstance(made.ask(question, NOW), Yes)
+
+
+def test_where_a_capacity_is_not_known_nothing_is_shared_and_nobody_asks() -> None:
+    made = Admission(NOW)
+    made.follow([shared(known=False)])
+    assert asked(made, Request(400, cap=10**6)) is None

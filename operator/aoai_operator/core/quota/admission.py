@@ -9,15 +9,14 @@ from math import ceil
 from typing import Any, Protocol
 
 from aoai_operator.core.api.usage import TenantUsage
-from aoai_operator.core.names import PoolKey
+from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.quota.account import Bound
 from aoai_operator.core.quota.asking import Answer, Known, No, Question, Rate, Yes
 from aoai_operator.core.quota.estimate import Distribution, Guess, Request, TokensPerByte, guess
 from aoai_operator.core.quota.frees import frees
 from aoai_operator.core.quota.granted import Granted, Served, granted_by, served_by, shared_by
-from aoai_operator.core.quota.ledger import Ask, Ledger, Refused, Shared
+from aoai_operator.core.quota.ledger import Ask, Ledger, Refused
 from aoai_operator.core.quota.limits import Amount, Unit
-from aoai_operator.core.quota.pool import Pool
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
 from aoai_operator.core.quota.usage import Usage, differs, read_usage, told
@@ -62,7 +61,7 @@ class _Part:
     table: RoutingTable
     granted: Mapping[PoolKey, Granted]
     served: Mapping[tuple[PoolKey, str], Served]
-    shared: Mapping[Shared, Pool]
+    shares: bool
 
 
 class Meters(Protocol):
@@ -86,6 +85,7 @@ class Admission:
         self.ledger = Ledger(first=now * _GRANTS_A_MS)
         self._before: dict[PoolKey, Usage] = {}
         self._parts: dict[PoolKey, _Part] = {}
+        self._out: frozenset[HostKey] = frozenset()
         self._granted: Mapping[PoolKey, Granted] = {}
         self._served: Mapping[tuple[PoolKey, str], Served] = {}
         self._prompts: dict[tuple[PoolKey, str], TokensPerByte] = {}
@@ -106,7 +106,7 @@ class Admission:
         self._granted = {tenant: granted for part in parts for tenant, granted in part.granted.items()}
         self._served = {model: served for part in parts for model, served in part.served.items()}
         self.ledger.limit({tenant: granted.limits for tenant, granted in self._granted.items()})
-        self.ledger.share({of: pool for part in parts for of, pool in part.shared.items()})
+        self._share()
         self._count_before()
         models = {model for _, model in self._served}
         self._prompts = {key: learned for key, learned in self._prompts.items() if key in self._served}
@@ -115,12 +115,22 @@ class Admission:
             key: learned for key, learned in self._answers.items() if key[0] in self._granted and key[1] in models
         }
 
+    def lost(self, out: frozenset[HostKey]) -> None:
+        """Take which hosts are out: what they give is not there to be shared."""
+        if out != self._out:
+            self._out = out
+            self._share()
+
+    def _share(self) -> None:
+        shared = [shared_by(part.table, self._out) for part in self._parts.values() if part.shares]
+        self.ledger.share({of: pool for each in shared for of, pool in each.items()})
+
     def _part(self, table: RoutingTable) -> _Part:
         """Return what a table says; of a thousand nearly all say what they said before."""
         known = self._parts.get(table.key)
         if known is not None and (known.table is table or known.table == table):
             return known
-        return _Part(table, granted_by(table), served_by(table), shared_by(table))
+        return _Part(table, granted_by(table), served_by(table), bool(shared_by(table)))
 
     def ask(self, question: Question, now: int) -> Answer:
         """Answer one ask."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
 from aoai_operator.core.guarantees import asking_tenants, shared_models
-from aoai_operator.core.names import PoolKey
+from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.estimate import Reservation
 from aoai_operator.core.quota.ledger import Shared
@@ -63,13 +63,13 @@ def granted_by(table: RoutingTable) -> Mapping[PoolKey, Granted]:
     return {PoolKey.of(tenant.key): _granted(tenant.quota or Quota()) for tenant in asking_tenants(table)}
 
 
-def shared_by(table: RoutingTable) -> Mapping[Shared, Pool]:
-    """Return how a pool's models are shared, those that are."""
+def shared_by(table: RoutingTable, out: Container[HostKey] = ()) -> Mapping[Shared, Pool]:
+    """Return how a pool's models are shared, those that are, while some hosts are out."""
     return {
         (table.key, model.name): Pool(
             capacity, {PoolKey.of(tenant): _right(share) for tenant, share in shares.items()}, table.lend_idle_ms
         )
-        for model, capacity, shares in shared_models(table)
+        for model, capacity, shares in shared_models(table, out)
     }
 
 
