@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,14 +28,18 @@ def our_chain(
     spec: dict[str, Any] | None = None,
     weight: int | None = None,
     quota: dict[str, Any] | None = None,
+    tenants: Mapping[str, dict[str, Any]] | None = None,
 ) -> Iterator[Subject]:
     """Run the operator in local mode with one Envoy worker.
 
-    `spec` is laid over the pool's own spec, `weight` is for every endpoint, `quota` is laid over the tenant's spec.
+    `spec` is laid over the pool's own spec, `weight` is for every endpoint, `quota` is laid over the tenant's spec;
+    `tenants` are more tenants, with what is laid over theirs, and the keys "NAME-key".
     """
     port = free_port()
     manifests, log = site.scratch / f"chain-{port}.yaml", site.scratch / f"chain-{port}.log"
-    manifests.write_text(yaml.safe_dump_all(_manifests(regions, spec or {}, weight, quota or {})))
+    made = [*_manifests(regions, spec or {}, weight), *_tenant("bench-tenant", payloads.CLIENT_KEY, quota or {})]
+    made += [item for who, granted in (tenants or {}).items() for item in _tenant(who, f"{who}-key", granted)]
+    manifests.write_text(yaml.safe_dump_all(made))
     command = [site.operator, "local", str(manifests), "--listen", f"127.0.0.1:{port}"]
     command += ["--metrics", f"127.0.0.1:{free_port()}", "--concurrency", "1"]
     with child(command, log=log) as process:
@@ -50,25 +54,28 @@ def our_chain(
         yield Subject(name, port, envoy, {"operator": process.pid})
 
 
-def _manifests(
-    regions: Sequence[Region], spec: dict[str, Any], weight: int | None, granted: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _manifests(regions: Sequence[Region], spec: dict[str, Any], weight: int | None) -> list[dict[str, Any]]:
     pool = {
         "models": [{"name": payloads.MODEL}],
         "endpoints": [_endpoint(region) | ({"weight": weight} if weight else {}) for region in regions],
         "limits": {"maxConcurrentRequests": 10_000},
         **spec,
     }
+    return [
+        _resource("aoai.dev/v1alpha1", "AOAIBackendPool", "bench", spec=pool),
+        _resource("v1", "Secret", "bench-regions", stringData={"api-key": REGION_KEY}),
+    ]
+
+
+def _tenant(name: str, key: str, granted: dict[str, Any]) -> list[dict[str, Any]]:
     quota = {
         "poolRefs": [{"name": "bench"}],
-        "identities": [{"apiKey": {"secretRef": {"name": "bench-tenant", "key": "api-key"}}}],
+        "identities": [{"apiKey": {"secretRef": {"name": name, "key": "api-key"}}}],
         **granted,
     }
     return [
-        _resource("aoai.dev/v1alpha1", "AOAIBackendPool", "bench", spec=pool),
-        _resource("aoai.dev/v1alpha1", "TenantQuota", "bench-tenant", spec=quota),
-        _resource("v1", "Secret", "bench-tenant", stringData={"api-key": payloads.CLIENT_KEY}),
-        _resource("v1", "Secret", "bench-regions", stringData={"api-key": REGION_KEY}),
+        _resource("aoai.dev/v1alpha1", "TenantQuota", name, spec=quota),
+        _resource("v1", "Secret", name, stringData={"api-key": key}),
     ]
 
 

@@ -15,7 +15,19 @@ from bench import machine
 from bench.native import build
 from bench.processes import BenchError
 from bench.report import Outcome, say, show, write
-from bench.scenarios import cluster, failover, harvest, latency, litellm, proxy, quotas, scale, streams
+from bench.scenarios import (
+    cluster,
+    exactness,
+    failover,
+    harvest,
+    latency,
+    litellm,
+    neighbours,
+    proxy,
+    quotas,
+    scale,
+    streams,
+)
 from bench.site import Site
 
 SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
@@ -25,6 +37,8 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "harvest": harvest.run,
     "failover": failover.run,
     "quotas": quotas.run,
+    "exactness": exactness.run,
+    "neighbours": neighbours.run,
     "scale": scale.run,
     "cluster": cluster.run,
     "litellm": litellm.run,
@@ -39,6 +53,8 @@ scenarios:
   harvest   tokens served before a client sees a 429, three unequal regions
   failover  errors that clients see while one of three regions breaks
   quotas    what quotas cost: drawing on leases, and asking for every request
+  exactness 500 clients on a limit, ours and LiteLLM's; tenants that share a pool while one floods
+  neighbours a tenant's p99 while another is refused 2,000 times a second; the ledger with 10,000 tenants
   scale     a change of one of 10, 100 and 1,000 pools to two Envoys: time, bytes, memory
   cluster   the same on a real API server: start, time, API calls; with 1,000 pools it takes long (--largest 100)
   litellm   LiteLLM beside it in all of these (installed on first use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -46,11 +47,24 @@ def install() -> Path:
 
 
 @contextmanager
-def lite_llm(site: Site, regions: Sequence[Region], *, attempt_timeout: float = 30.0) -> Iterator[Subject]:
-    """Run LiteLLM with one worker before the regions; `attempt_timeout` in seconds."""
+def lite_llm(
+    site: Site, regions: Sequence[Region], *, attempt_timeout: float = 30.0, tenant_tpm: int | None = None
+) -> Iterator[Subject]:
+    """Run LiteLLM with one worker before the regions.
+
+    `attempt_timeout` in seconds; `tenant_tpm`: the tokens a minute that its only key may use; None: no limit.
+    """
     command, port = install(), free_port()
     config, log = site.scratch / f"litellm-{port}.yaml", site.scratch / f"litellm-{port}.log"
-    config.write_text(yaml.safe_dump(_config(regions, attempt_timeout)))
+    told = _config(regions, attempt_timeout)
+    if tenant_tpm is not None:
+        (site.scratch / f"limited_{port}.py").write_text(_LIMITED.format(tpm=tenant_tpm))
+        # It refuses to start without a master key, which is nobody's here.
+        told["general_settings"] = {
+            "custom_auth": f"limited_{port}.limited",
+            "master_key": f"sk-{secrets.token_hex(32)}",
+        }
+    config.write_text(yaml.safe_dump(told))
     arguments = [str(command), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"LITELLM_LOG": "ERROR", "LITELLM_MODE": "PRODUCTION", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with child([*arguments, "--num_workers", "1", "--telemetry", "False"], log=log, environment=quiet) as process:
@@ -58,6 +72,15 @@ def lite_llm(site: Site, regions: Sequence[Region], *, attempt_timeout: float = 
         await_gateway(process, port, _LIVE, name=subject.name, log=log)
         pin(process.pid, site.cores.subject)
         yield subject
+
+
+_LIMITED = """
+from litellm.proxy._types import UserAPIKeyAuth
+
+async def limited(request, api_key: str) -> UserAPIKeyAuth:
+    return UserAPIKeyAuth(api_key=api_key, tpm_limit={tpm})
+"""
+"""Keys with limits are rows of a database; without one they are what an authentication of one's own says."""
 
 
 def _config(regions: Sequence[Region], attempt_timeout: float) -> dict[str, Any]:

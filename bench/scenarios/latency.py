@@ -59,13 +59,15 @@ def run(site: Site) -> Outcome:
     )
 
 
-def measure(site: Site, factory: SubjectFactory, *, stream: bool) -> Latency:
-    """Compare a gateway and bare Envoy, in turns, at a tenth of the gateway's saturation."""
-    case = "first byte of a stream" if stream else "whole answer, 2 KB"
+def measure(
+    site: Site, factory: SubjectFactory, *, stream: bool, baseline: SubjectFactory = bare_envoy, case: str = ""
+) -> Latency:
+    """Compare a gateway and bare Envoy, or another baseline, in turns, at a tenth of the gateway's saturation."""
+    case = case or ("first byte of a stream" if stream else "whole answer, 2 KB")
     request = Request(stream=stream)
     with ExitStack() as stack:
         regions = stack.enter_context(upstream(site, stream=stream))
-        bare = stack.enter_context(bare_envoy(site, regions))
+        bare = stack.enter_context(baseline(site, regions))
         gateway = stack.enter_context(factory(site, regions))
         rate = _saturation(site, gateway, request) / 10
         say(f"  {case}: {site.rounds} rounds at {rate:.0f} requests/s")
