@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from aoai_operator.core.api import TenantQuota
 from aoai_operator.core.credentials import RESERVED, is_sendable, reference
-from aoai_operator.core.generated import KEY, generated_refs
+from aoai_operator.core.generated import generated_refs
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.secret import SecretValue
 
@@ -74,8 +74,8 @@ def claims_of(quota: TenantQuota, secrets: Mapping[SecretRef, SecretValue]) -> I
             name = PoolKey(account.namespace or quota.metadata.namespace, account.name)
             yield Claim(f"{field}.serviceAccount", Subject(SubjectKind.SERVICE_ACCOUNT, str(name)))
     for ref in generated_refs(quota):
-        # There is no key before the present one until that is replaced.
-        if ref in secrets or ref.key == KEY:
+        # It is made in a moment, in a cluster; why it cannot be, its writer tells.
+        if ref in secrets:
             yield Claim("spec.credentials.generateSecret", _key(secrets, ref), ref)
 
 

@@ -11,7 +11,6 @@ from aoai_operator.core.claims import Claim, Proof, Subject, SubjectKind, claims
 from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.credentials import RESERVED, Unreadable, read_key
 from aoai_operator.core.findings import Finding
-from aoai_operator.core.generated import generated_refs
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.news import News
 from aoai_operator.core.quotas import known_zone, table_quota, table_share
@@ -257,9 +256,6 @@ def _not_owned(world: World, quota: TenantQuota, claim: Claim, owner: PoolKey | 
         message = f"{claim.proof} is an identity of the tenant {owner} already"
         return _finding(quota, ConditionReason.KEY_CONFLICT, claim.field, message, "name it in one of them only")
     value = read_key(world.secrets, claim.ref)
-    if isinstance(value, Unreadable) and claim.ref in generated_refs(quota):
-        message, mend = f"the Secret {claim.ref.name} is not made yet", "in a cluster the operator makes it in seconds"
-        return _finding(quota, value.fault, claim.field, message, mend)
     if isinstance(value, Unreadable):
         return _finding(quota, value.fault, claim.field, value.message, value.mend)
     if owner is None:

@@ -2,7 +2,7 @@
 
 `translate(tables, secrets, overrides, settings) -> Snapshot`, where
 - listeners.py  an HTTP and an HTTPS listener a gateway: who are you (api_key_auth), our one Lua, the router
-- extensions.py the two filters that change often, by ECDS: the tenants' keys, and the Lua with its data
+- extensions.py the filters of the tenants' keys and of our Lua, and what both know of a pool; tokens.py that of tokens
 - routes.py     address -> pool -> model -> cluster, with the pool's retries and time-outs
 - clusters.py   one cluster for each pool x model: balancing, credentials by endpoint, names rewritten for each attempt
 - endpoints.py  one host for each deployment: address, priority, health, incarnation (all that changes by the second)
