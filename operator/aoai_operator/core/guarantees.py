@@ -49,7 +49,7 @@ def shared_models(
 def asking_tenants(table: RoutingTable) -> Iterator[Tenant]:
     """Yield the tenants whose requests must be asked for: they have limits, or share something."""
     sharing = {tenant for _, _, shares in shared_models(table) for tenant in shares}
-    return (tenant for tenant in table.tenants if tenant.quota is not None or tenant.key in sharing)
+    return (t for t in table.tenants if (t.quota is not None and t.quota.limited) or t.key in sharing)
 
 
 def _may_use(tenant: Tenant, model: Model) -> bool:

@@ -21,22 +21,20 @@ _MILLIONTHS = 1_000_000
 
 
 def table_quota(quota: TenantQuota) -> Quota | None:
-    """Return what a tenant was granted; None where nothing of it is limited, so that nobody need be asked."""
+    """Return what a tenant was granted, and how it is held; None where nothing is said of either."""
     spec = quota.spec
     limits = spec.limits or QuotaLimits()
-    rates, budgets = tuple(_rates(quota)), tuple(map(_budget, limits.budgets))
-    if not rates and not budgets and limits.concurrent_requests is None:
-        return None
     weights = spec.token_weights or TokenWeights()
-    return Quota(
-        limits=rates,
+    made = Quota(
+        limits=tuple(_rates(quota)),
         concurrent=limits.concurrent_requests,
-        budgets=budgets,
+        budgets=tuple(map(_budget, limits.budgets)),
         enforced=spec.enforcement is not Enforcement.SHADOW,
         strict=spec.reservation is Reservation.STRICT,
         deny=spec.on_ledger_failure is OnLedgerFailure.DENY,
         weights=TokenRates(input=weights.input, cached=weights.cached_input, output=weights.output),
     )
+    return None if made == Quota() else made
 
 
 def table_share(quota: TenantQuota) -> Share | None:

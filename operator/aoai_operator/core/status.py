@@ -127,10 +127,10 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
 
 def _limits(quota: TenantQuota) -> Iterator[Fact]:
     """Yield how the limits of a tenant hold, where it has any."""
-    limited = table_quota(quota) or (Quota() if table_share(quota) else None)
-    if limited is None:
+    granted = table_quota(quota) or Quota()
+    if not granted.limited and table_share(quota) is None:
         return
-    if limited.enforced:
+    if granted.enforced:
         yield ConditionType.ENFORCED, True, ConditionReason.ENFORCED, ""
     else:
         why = "spec.enforcement is Shadow: what breaks a limit is counted, and let in."

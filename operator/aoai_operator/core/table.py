@@ -120,6 +120,11 @@ class Quota(_Part):
     deny: bool = False
     weights: TokenRates = TokenRates()
 
+    @property
+    def limited(self) -> bool:
+        """Whether it limits anything, so that its tenant's requests must be asked for."""
+        return bool(self.limits or self.budgets or self.concurrent is not None)
+
 
 class TokenIssuer(_Part):
     """Whose tokens prove who calls a pool.
@@ -156,7 +161,7 @@ class Tenant(_Part):
         models: those that it may use; empty: all of the pool's.
         apps, groups: of Entra ID, by object id; service_accounts: of Kubernetes, as "namespace/name".
         spill_over: whether it may use shared endpoints where its own are out.
-        quota: its limits; None: nothing is limited.
+        quota: its limits, and how they are held; None: nothing is said of that.
         share: what it was promised; None: nothing, as of any tenant.
     """
 

@@ -297,3 +297,15 @@ def test_where_a_capacity_is_not_known_nothing_is_shared_and_nobody_asks() -> No
     made = Admission(NOW)
     made.follow([shared(known=False)])
     assert asked(made, Request(400, cap=10**6)) is None
+
+
+def test_a_shadow_without_limits_of_its_own_is_let_in_above_its_share() -> None:
+    table = shared()
+    shadow = table.tenants[0].model_copy(update={"quota": Quota(enforced=False)})
+    made = Admission(NOW)
+    made.follow([table.model_copy(update={"tenants": (shadow, table.tenants[1])})])
+    assert isinstance(asked(made, Request(400, cap=5_000)), Yes)
+
+
+def test_who_has_no_limits_does_not_ask_however_they_would_be_held() -> None:
+    assert asked(admission(Quota(enforced=False, strict=True, deny=True)), Request(100)) is None
