@@ -25,7 +25,8 @@ class EntraAuth(Model):
     )
     authority_host: Url = Field(
         default="https://login.microsoftonline.com",
-        description="Where Entra ID is; another one for national clouds. Default https://login.microsoftonline.com.",
+        description="Where Entra ID is; another one for national clouds; http:// is for tests. Default "
+        "https://login.microsoftonline.com.",
     )
 
 
@@ -40,7 +41,8 @@ class ServiceAccountAuth(Model):
     issuer: Annotated[str, Field(max_length=300, pattern=ISSUER)] = Field(
         default="",
         description="OIDC issuer of another cluster: https://..., without what follows it in "
-        "/.well-known/openid-configuration. Default empty: the cluster that the operator runs in.",
+        "/.well-known/openid-configuration; http:// is for tests. Default empty: the cluster that the operator runs "
+        "in.",
     )
 
 
