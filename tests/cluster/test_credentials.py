@@ -20,6 +20,7 @@ from support.waiting import eventually
 
 Json = dict[str, Any]
 
+WRITING = {"rbac": {"generatedSecrets": True}}
 SECRET = "team-aoai"
 PROGRAM = """
 import openai
@@ -87,7 +88,7 @@ async def run(client: str, environment: dict[str, str]) -> str:
 
 
 async def test_a_pod_with_it_runs_the_sdk_unchanged(plane: ControlPlane, namespace: str) -> None:
-    async with House(plane, namespace) as house:
+    async with House(plane, namespace, values=WRITING) as house:
         await start_fleet(house)
         await asked(house)
         environment = await made(house)
@@ -109,7 +110,7 @@ async def test_a_pod_with_it_runs_the_sdk_unchanged(plane: ControlPlane, namespa
 
 
 async def test_one_that_is_deleted_is_made_with_another_key(plane: ControlPlane, namespace: str) -> None:
-    async with House(plane, namespace) as house:
+    async with House(plane, namespace, values=WRITING) as house:
         await start_fleet(house)
         await asked(house)
         before = await made(house)
@@ -128,7 +129,7 @@ async def test_one_that_is_deleted_is_made_with_another_key(plane: ControlPlane,
 async def test_the_key_is_rotated_and_the_one_before_is_good_until_the_overlap_is_over(
     plane: ControlPlane, namespace: str
 ) -> None:
-    async with House(plane, namespace) as house:
+    async with House(plane, namespace, values=WRITING) as house:
         await start_fleet(house)
         await asked(house, rotateEvery="1h", overlap="30m")
         before = (await made(house))["OPENAI_API_KEY"]
@@ -158,7 +159,7 @@ async def test_the_key_is_rotated_and_the_one_before_is_good_until_the_overlap_i
 
 
 async def test_a_secret_of_somebody_else_is_left_alone(plane: ControlPlane, namespace: str) -> None:
-    async with House(plane, namespace) as house:
+    async with House(plane, namespace, values=WRITING) as house:
         await start_fleet(house)
         theirs = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "stringData": {"theirs": "1"}}
         await plane.apply(theirs, namespace=namespace)
@@ -179,7 +180,7 @@ async def test_a_secret_of_somebody_else_is_left_alone(plane: ControlPlane, name
 
 
 async def test_it_goes_with_its_tenant(plane: ControlPlane, namespace: str) -> None:
-    async with House(plane, namespace) as house:
+    async with House(plane, namespace, values=WRITING) as house:
         await start_fleet(house)
         await asked(house)
         key = (await made(house))["OPENAI_API_KEY"]

@@ -57,7 +57,7 @@ async def test_every_right_that_the_chart_grants_is_used(
     if only_a_part_runs(request):
         pytest.skip("only a part of the suite runs, and the rest may use them")
     # Names of objects follow from the release's, so this is rendered as all that ran were.
-    objects = await Helm(tmp_path).objects("--set", "sidecars.allowed=true", release=RELEASE)
+    objects = await Helm(tmp_path).objects("--set", "sidecars.allowed=true,rbac.generatedSecrets=true", release=RELEASE)
     granted = rights_of(objects.values())
     calls = [c for c in plane.audit.since() if c.user.endswith(f":{ACCOUNT}") and c.code < 300]
     # Paths that are no resources, such as /apis, are everybody's to ask for.
