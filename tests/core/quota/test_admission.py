@@ -309,3 +309,32 @@ def test_a_shadow_without_limits_of_its_own_is_let_in_above_its_share() -> None:
 
 def test_who_has_no_limits_does_not_ask_however_they_would_be_held() -> None:
     assert asked(admission(Quota(enforced=False, strict=True, deny=True)), Request(100)) is None
+
+
+def test_what_was_taken_of_a_pool_before_is_not_there_to_be_shared() -> None:
+    first = Admission(NOW)
+    first.follow([shared()])
+    asked(first, Request(400, cap=900))
+    told = first.usage(TEAM, NOW)
+    assert told is not None
+    second = Admission(NOW + 1_000)
+    second.follow([shared()])
+    second.restore({TEAM: told})
+    assert left(second, NOW + 1_000) == left(first, NOW + 1_000) == 400
+
+
+def test_what_a_tenant_took_of_a_pool_is_told_by_a_hundredth_of_it() -> None:
+    made = Admission(NOW)
+    made.follow([shared()])
+    asked(made, Request(400, cap=900))
+    first = made.usage(TEAM, NOW)
+    assert first is not None
+    assert not made.differs(TEAM, first, first)
+    asked(made, Request(0, cap=9), request_id="s")
+    little = made.usage(TEAM, NOW)
+    assert little is not None
+    assert not made.differs(TEAM, first, little)
+    asked(made, Request(0, cap=3), request_id="t")
+    more = made.usage(TEAM, NOW)
+    assert more is not None
+    assert made.differs(TEAM, first, more)

@@ -251,9 +251,16 @@ class Ledger:
         return account.usage(now) if account else None
 
     def restore(self, tenant: PoolKey, usage: Usage) -> None:
-        """Count what a ledger before this one had counted of a tenant."""
+        """Count what a ledger before this one had counted of a tenant.
+
+        Of which pool it was is not told: a tenant that shares a model in several is taken to have left them alone.
+        """
         if account := self._accounts.get(tenant):
             account.restore(usage)
+        for model, (tokens, _) in usage.models.items():
+            pools = [pool for (_, of), pool in self._pools.items() if of == model and pool.is_of(tenant)]
+            if len(pools) == 1:
+                pools[0].taken(tenant).charge(model, usage.at, {Unit.TOKENS: tokens})
 
     def reserved(self, grant: int) -> int:
         """Return the tokens that were charged for the request that asked; 0 where the grant is not known."""

@@ -75,6 +75,10 @@ class SharedPool:
         self._taken = {tenant: taken for tenant, taken in self._taken.items() if tenant in pool.rights}
         self._shared_at = -1
 
+    def is_of(self, tenant: PoolKey) -> bool:
+        """Tell whether a tenant was promised anything of it, or may have what is left."""
+        return tenant in self._pool.rights
+
     def taken(self, tenant: PoolKey) -> Taken:
         """Return what a tenant took."""
         return self._taken.setdefault(tenant, Taken(self._total))

@@ -56,14 +56,25 @@ def read_usage(usage: TenantUsage) -> Usage:
 
 
 def differs(before: TenantUsage | None, after: TenantUsage, limits: Limits) -> bool:
-    """Tell whether it is worth a write: something changed by a hundredth of its limit, or is over."""
+    """Tell whether it is worth a write: something changed by a hundredth of its limit, or is over.
+
+    Who has no limits, and shares a pool, is told of by a hundredth of what was used.
+    """
     if before is None:
         return bool(after.models or any(b.used for b in after.budgets))
-    if _budgets_differ(before, after):
-        return True
     old, new = ({m.model: (m.tokens, m.requests) for m in one.models} for one in (before, after))
-    if bool(old) != bool(new):
+    if _budgets_differ(before, after) or bool(old) != bool(new):
         return True
+    if not (limits.per_minute or limits.per_model or limits.budgets):
+        tokens = [sum(used for used, _ in each.values()) for each in (old, new)]
+        return 100 * abs(tokens[1] - tokens[0]) > max(tokens)
+    return _rates_differ(old, new, limits)
+
+
+_Used = Mapping[str, tuple[int, int]]
+
+
+def _rates_differ(old: _Used, new: _Used, limits: Limits) -> bool:
     for place, unit in enumerate((Unit.TOKENS, Unit.REQUESTS)):
         most = limits.per_minute.get(unit)
         changed = abs(sum(u[place] for u in new.values()) - sum(u[place] for u in old.values()))
