@@ -131,6 +131,12 @@ async def gateway(azure: Simulator, entra: Entra) -> AsyncIterator[LocalGateway]
         tenants={},
     )
     async with LocalGateway(f"{chat}---\n{private}") as running:
+
+        async def taken() -> bool:
+            proof = {"authorization": f"Bearer {entra.token(appid=APP)}"}
+            return (await call(running, PRIVATE, proof, {})).status_code == 200
+
+        await eventually(taken, what="Envoy has the issuer's keys")
         yield running
 
 

@@ -60,6 +60,11 @@ async def entra() -> AsyncIterator[Entra]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(azure: Simulator, entra: Entra) -> AsyncIterator[LocalGateway]:
     async with LocalGateway(manifest(azure, entra)) as running:
+
+        async def taken() -> bool:
+            return (await call(running, entra.token(appid=APP))).status_code == 200
+
+        await eventually(taken, what="Envoy has the issuer's keys")
         yield running
 
 

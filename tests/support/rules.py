@@ -90,6 +90,16 @@ POOL: list[Case] = [
 _GUID = "11111111-aaaa-bbbb-cccc-111111111111"
 _ONE_OF = "must give one of apiKey, entra and serviceAccount"
 TENANT: list[Case] = [
+    *(
+        (
+            "spec.credentials",
+            {"generateSecret": "made", "overlap": good},
+            {"generateSecret": "made", "overlap": bad},
+            "spec.credentials.overlap",
+            "must be from 1s to 8760h",
+        )
+        for good, bad in (("1s", "0.5s"), ("8760h", "8761h"))
+    ),
     (
         "spec.credentials",
         {"generateSecret": "made", "rotateEvery": "2h", "overlap": "1h"},
