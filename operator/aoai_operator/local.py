@@ -315,7 +315,7 @@ class _Local:
         self._metrics.certificates(expiries(mine.values(), world.secrets))
         self._observer.follow(mine.values())
         self._admission.follow(mine.values())
-        self._admission.lost(world.overrides.sick())
+        self._admission.observed(world.overrides)
         self._probing.follow(mine.values(), world.secrets)
         self._issuer_keys.follow(mine.values())
         self._publisher.want(mine, world.secrets)

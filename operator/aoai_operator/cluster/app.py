@@ -405,7 +405,7 @@ class _Operator:
     def _observed(self) -> None:
         observed = self._observer.overrides(_now())
         self._metrics.observed(observed)
-        self._quotas.lost(observed.sick())
+        self._quotas.observed(observed)
         self._gateways.observed()
         self._peering.hosts_changed()
         self._leading.observations_changed()

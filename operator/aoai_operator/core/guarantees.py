@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 
-from aoai_operator.core.lanes import is_dedicated
+from aoai_operator.core.lanes import dedicated_tenants
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.table import Model, RoutingTable, Share, Tenant
 
@@ -27,7 +27,11 @@ def capacity_of(table: RoutingTable, model: Model, out: Container[HostKey] = ())
 
 def shares_of(table: RoutingTable, model: Model) -> Mapping[str, Share]:
     """Return what each tenant that may use a model was promised of it, by tenant; empty where nobody was anything."""
-    tenants = [t for t in table.tenants if _may_use(t, model) and not is_dedicated(table, t)]
+    if all(tenant.share is None for tenant in table.tenants):
+        # Of nearly all pools: nothing more is looked at for ten thousand tenants and each model.
+        return {}
+    elsewhere = dedicated_tenants(table)
+    tenants = [t for t in table.tenants if _may_use(t, model) and t.key not in elsewhere]
     if all(tenant.share is None for tenant in tenants):
         return {}
     return {tenant.key: tenant.share or Share() for tenant in tenants}

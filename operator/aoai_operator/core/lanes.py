@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aoai_operator.core.envoy.snapshot import content_hash
-from aoai_operator.core.table import Host, Model, RoutingTable, Tenant
+from aoai_operator.core.table import Host, Model, RoutingTable
 
 _BEHIND = 1_000
 """Added to the priorities of shared hosts behind those that are the tenant's own."""
@@ -38,8 +38,7 @@ def lanes_of(table: RoutingTable) -> tuple[Lane, ...]:
     everybodys = frozenset(name for name, tenants in whose.items() if not tenants)
     by_use: dict[tuple[frozenset[str], bool], list[str]] = {}
     for tenant in table.tenants:
-        if is_dedicated(table, tenant):
-            own = frozenset(name for name, tenants in whose.items() if tenant.key in tenants)
+        if own := frozenset(name for name, tenants in whose.items() if tenant.key in tenants):
             by_use.setdefault((own, tenant.spill_over), []).append(tenant.key)
     made = [
         _lane(table, own, everybodys if spills else frozenset(), tenants) for (own, spills), tenants in by_use.items()
@@ -48,9 +47,9 @@ def lanes_of(table: RoutingTable) -> tuple[Lane, ...]:
     return (shared, *sorted(made, key=lambda lane: lane.id))
 
 
-def is_dedicated(table: RoutingTable, tenant: Tenant) -> bool:
-    """Tell whether a tenant has endpoints of its own in a pool."""
-    return any(tenant.key in endpoint.dedicated_to for endpoint in table.endpoints)
+def dedicated_tenants(table: RoutingTable) -> frozenset[str]:
+    """Return the tenants, "namespace/tenant", that have endpoints of their own in a pool."""
+    return frozenset(tenant for endpoint in table.endpoints for tenant in endpoint.dedicated_to)
 
 
 def _lane(table: RoutingTable, own: frozenset[str], behind: frozenset[str], tenants: list[str]) -> Lane:

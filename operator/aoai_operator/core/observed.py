@@ -119,10 +119,6 @@ class Overrides:
         """Return the state of a host, `Unknown` when nothing was observed yet."""
         return self.hosts.get(key, HostState())
 
-    def sick(self) -> frozenset[HostKey]:
-        """Return the hosts that are out for a fault of theirs; one that is throttled only gave what it has."""
-        return frozenset(key for key, state in self.hosts.items() if state.state is State.UNHEALTHY)
-
     def pools_that_differ(self, other: Overrides) -> frozenset[PoolKey]:
         """Return the pools of which something else is observed than in `other`."""
         if self is other:

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pydantic import TypeAdapter, ValidationError
 
 from aoai_operator.core.api.usage import TenantUsage
-from aoai_operator.core.names import HostKey, PoolKey
+from aoai_operator.core.names import PoolKey
+from aoai_operator.core.observed import Overrides
 from aoai_operator.core.quota.admission import Admission, Meters
 from aoai_operator.core.quota.asking import Question, read, write
 from aoai_operator.core.quota.settling import Settlement
@@ -48,7 +49,7 @@ class Quotas:
         self._ledger: Admission | None = None
         self._restored = False
         self._tables: Mapping[PoolKey, RoutingTable] = {}
-        self._out: frozenset[HostKey] = frozenset()
+        self._observed = Overrides()
         self._waiting: deque[Settlement] = deque(maxlen=_KEPT)
         self._woken = asyncio.Event()
 
@@ -58,7 +59,7 @@ class Quotas:
         self._restored = False
         if self._ledger is not None:
             self._ledger.follow(self._tables.values())
-            self._ledger.lost(self._out)
+            self._ledger.observed(self._observed)
             self._woken.set()
 
     def follow(self, tables: Mapping[PoolKey, RoutingTable]) -> None:
@@ -67,11 +68,11 @@ class Quotas:
         if self._ledger is not None:
             self._ledger.follow(tables.values())
 
-    def lost(self, out: frozenset[HostKey]) -> None:
-        """Take which hosts are out."""
-        self._out = out
+    def observed(self, overrides: Overrides) -> None:
+        """Take what is observed of hosts."""
+        self._observed = overrides
         if self._ledger is not None:
-            self._ledger.lost(out)
+            self._ledger.observed(overrides)
 
     def restore(self, told: Mapping[PoolKey, TenantUsage]) -> None:
         """Count what the leader before this one had counted, and answer from now on."""

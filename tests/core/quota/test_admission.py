@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aoai_operator.core.names import HostKey, PoolKey, SecretRef
+from aoai_operator.core.observed import HostState, Overrides, State
 from aoai_operator.core.quota.admission import Admission
 from aoai_operator.core.quota.asking import Answer, No, Question, Rate, Yes
 from aoai_operator.core.quota.estimate import Request
@@ -262,6 +263,11 @@ def shared(*, known: bool = True) -> RoutingTable:
     return made.model_copy(update={"tenants": tenants, "models": tuple(map(told, made.models))})
 
 
+def sick(*regions: str) -> Overrides:
+    """Return what is observed while these regions are out."""
+    return Overrides({HostKey(POOL, region, "gpt"): HostState(State.UNHEALTHY) for region in regions})
+
+
 def test_a_pool_is_shared_by_what_its_deployments_give() -> None:
     made = Admission(NOW)
     made.follow([shared()])
@@ -274,12 +280,12 @@ def test_a_pool_is_shared_by_what_its_deployments_give() -> None:
 def test_what_a_host_gave_that_is_out_is_not_there_to_be_shared() -> None:
     made = Admission(NOW)
     made.follow([shared()])
-    made.lost(frozenset({HostKey(POOL, "east", "gpt")}))
+    made.observed(sick("east"))
     assert left(made, NOW + 100) == 400
     # Another table changes nothing of that, and a host that is back does.
     made.follow([shared().model_copy(update={"max_request_bytes": 7})])
     assert left(made, NOW + 200) == 400
-    made.lost(frozenset())
+    made.observed(sick())
     assert left(made, NOW + 300) == 1_400
 
 
@@ -287,7 +293,7 @@ def test_with_all_hosts_out_a_guarantee_is_let_in_still_and_nobody_else() -> Non
     """A request may find that one is well again; Envoy answers it otherwise."""
     made = Admission(NOW)
     made.follow([shared()])
-    made.lost(frozenset(HostKey(POOL, name, "gpt") for name in ("east", "west")))
+    made.observed(sick("east", "west"))
     assert isinstance(asked(made, Request(40, cap=10)), No)
     question = Question(OTHER, POOL, MODEL, "q", Request(400, 100), {}, {}, ())
     assert isinstance(made.ask(question, NOW), Yes)

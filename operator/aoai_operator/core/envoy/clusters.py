@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from aoai_operator.core.envoy.config import ADS, EXTENSIONS, TYPE, duration, extension, set_header, typed
+from aoai_operator.core.envoy.config import ADS, WITH_MATCHER, duration, extension, header_input, set_header, typed
 from aoai_operator.core.envoy.luadata import source
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
@@ -174,18 +174,12 @@ def _credentials(table: RoutingTable, model: Model) -> Iterator[Json]:
     names = dict.fromkeys(h.endpoint for h in hosts(table, model) if table.endpoint(h.endpoint).usable)
     if not names:
         return
-    endpoint = {
-        "name": "endpoint",
-        "typed_config": {
-            "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-            "header_name": "api-key",
-        },
-    }
+    endpoint = header_input("api-key", name="endpoint")
     actions = {n: {"action": _credential(table, n)} for n in names}
     yield {
         "name": "credentials",
         "typed_config": {
-            "@type": EXTENSIONS + "common.matching.v3.ExtensionWithMatcher",
+            "@type": WITH_MATCHER,
             "extension_config": extension("composite", "filters.http.composite.v3.Composite"),
             "xds_matcher": {"matcher_tree": {"input": endpoint, "exact_match_map": {"map": actions}}},
         },

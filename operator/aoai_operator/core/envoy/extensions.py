@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from aoai_operator.core.credentials import read_key
-from aoai_operator.core.envoy.config import EXTENSIONS, HTTP_FILTERS, TYPE, extension, typed
+from aoai_operator.core.envoy.config import HTTP_FILTERS, TYPE, header_matches, skipped, typed
 from aoai_operator.core.envoy.ledger import LEDGER
 from aoai_operator.core.envoy.luadata import LuaValue, assignment, literal, source, text
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
@@ -28,7 +28,6 @@ KEYS = "aoai-keys"
 LUA = "aoai"
 """Our one Lua filter; also the namespace of its metadata on routes and virtual hosts, and of its dynamic metadata."""
 
-KEYS_TYPE = EXTENSIONS + "common.matching.v3.ExtensionWithMatcher"
 LUA_TYPE = HTTP_FILTERS + "lua.v3.Lua"
 
 ANONYMOUS = "anonymous"
@@ -51,12 +50,7 @@ def keys_filter() -> Json:
         key_sources=_FROM,
         forwarding=_TO,
     )
-    matcher = {
-        "@type": KEYS_TYPE,
-        "extension_config": {"name": KEYS, "typed_config": keys},
-        "xds_matcher": {"matcher_list": {"matchers": [_skip_without_key()]}},
-    }
-    return {"name": KEYS, "disabled": True, "typed_config": matcher}
+    return {"name": KEYS, "disabled": True, "typed_config": skipped(KEYS, keys, where=_without_key())}
 
 
 def tenant_keys(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> Json:
@@ -80,27 +74,13 @@ _NOBODY = "\x01no tenant has a key yet\x01"
 """Envoy wants one credential at least; no HTTP header can carry this one."""
 
 
-def _skip_without_key() -> Json:
+def _without_key() -> Json:
     def absent(header: str) -> Json:
-        value = {
-            "@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-            "header_name": header,
-        }
-        present = {
-            "single_predicate": {
-                "input": {"name": header, "typed_config": value},
-                "value_match": {"safe_regex": {"google_re2": {}, "regex": ".*"}},
-            }
-        }
-        return {"not_matcher": present}
+        return {"not_matcher": header_matches(header, ".*")}
 
     # No key has the form of a token.
     no_bearer = {"or_matcher": {"predicate": [absent("authorization"), is_token()]}}
-    skip = extension("skip", "filters.common.matcher.action.v3.SkipFilter")
-    return {
-        "predicate": {"and_matcher": {"predicate": [absent("api-key"), no_bearer]}},
-        "on_match": {"action": skip},
-    }
+    return {"and_matcher": {"predicate": [absent("api-key"), no_bearer]}}
 
 
 def lua_filter(settings: GatewaySettings) -> Resource:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from aoai_operator.core.accesslog import ANSWER_LINE, ATTEMPT_LINE
 from aoai_operator.core.envoy.accesslogs import access_log
-from aoai_operator.core.envoy.config import ADS, extension, set_header
+from aoai_operator.core.envoy.config import ADS, WITH_MATCHER, extension, set_header
 from aoai_operator.core.envoy.extensions import LUA, LUA_TYPE, keys_filter
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.routes import HEALTH, NOTHING
@@ -18,7 +18,7 @@ from aoai_operator.core.envoy.scopes import scoped_routes
 from aoai_operator.core.envoy.secrets import certificate_name
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
-from aoai_operator.core.envoy.tokens import TOKENS, TOKENS_TYPE
+from aoai_operator.core.envoy.tokens import TOKENS
 from aoai_operator.core.table import RoutingTable
 
 _UNKNOWN = anything_but(ALLOWED)
@@ -97,7 +97,7 @@ def _manager(settings: GatewaySettings) -> Json:
         "stat_prefix": settings.gateway,
         "http_filters": [
             keys_filter(),
-            {**_delivered(TOKENS, TOKENS_TYPE), "disabled": True},
+            {**_delivered(TOKENS, WITH_MATCHER), "disabled": True},
             _kept_for_the_log(),
             _delivered(LUA, LUA_TYPE),
             _router(settings),

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from aoai_operator.core.envoy.config import EXTENSIONS, TYPE, extension, typed
+from aoai_operator.core.envoy.config import TYPE, header_matches, skipped, typed
 from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
 from aoai_operator.core.observed import SigningKeys
 from aoai_operator.core.table import RoutingTable, TokenIssuer
 
 TOKENS = "aoai-tokens"
 """The filter that verifies tokens."""
-TOKENS_TYPE = EXTENSIONS + "common.matching.v3.ExtensionWithMatcher"
 
 _PREFIX = "Bearer "
 _TOKEN = _PREFIX + r"ey[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*"
@@ -28,9 +27,7 @@ _CACHED = 1000
 
 def is_token() -> Json:
     """Return the predicate of requests whose `authorization` is a token."""
-    header = {"@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": "authorization"}
-    form = {"safe_regex": {"google_re2": {}, "regex": _TOKEN}}
-    return {"single_predicate": {"input": {"name": "authorization", "typed_config": header}, "value_match": form}}
+    return header_matches("authorization", _TOKEN)
 
 
 def tokens_filter(tables: Iterable[RoutingTable], known: Mapping[str, SigningKeys]) -> Resource:
@@ -42,14 +39,7 @@ def tokens_filter(tables: Iterable[RoutingTable], known: Mapping[str, SigningKey
         providers={_name(issuer): _provider(issuer, known[issuer.url]) for issuer in issuers},
         requirement_map={_requirement(each): _required(each, known) for each in accepted},
     )
-    skip = extension("skip", "filters.common.matcher.action.v3.SkipFilter")
-    matcher = {"predicate": {"not_matcher": is_token()}, "on_match": {"action": skip}}
-    config = {
-        "@type": TOKENS_TYPE,
-        "extension_config": {"name": TOKENS, "typed_config": body},
-        "xds_matcher": {"matcher_list": {"matchers": [matcher]}},
-    }
-    return Resource(TOKENS, {"name": TOKENS, "typed_config": config})
+    return Resource(TOKENS, {"name": TOKENS, "typed_config": skipped(TOKENS, body, where={"not_matcher": is_token()})})
 
 
 def accepted_tokens(table: RoutingTable) -> Json | None:

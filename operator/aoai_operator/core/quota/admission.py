@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import HostKey, PoolKey
+from aoai_operator.core.observed import Overrides, State
 from aoai_operator.core.quota.account import Bound
 from aoai_operator.core.quota.asking import Answer, Known, No, Question, Rate, Yes
 from aoai_operator.core.quota.estimate import Distribution, Guess, Request, TokensPerByte, guess
@@ -85,7 +86,8 @@ class Admission:
         self.ledger = Ledger(first=now * _GRANTS_A_MS)
         self._before: dict[PoolKey, Usage] = {}
         self._parts: dict[PoolKey, _Part] = {}
-        self._out: frozenset[HostKey] = frozenset()
+        self._observed = Overrides()
+        self._sick: frozenset[HostKey] = frozenset()
         self._granted: Mapping[PoolKey, Granted] = {}
         self._served: Mapping[tuple[PoolKey, str], Served] = {}
         self._prompts: dict[tuple[PoolKey, str], TokensPerByte] = {}
@@ -115,15 +117,22 @@ class Admission:
             key: learned for key, learned in self._answers.items() if key[0] in self._granted and key[1] in models
         }
 
-    def lost(self, out: frozenset[HostKey]) -> None:
-        """Take which hosts are out: what they give is not there to be shared."""
-        if out != self._out:
-            self._out = out
+    def observed(self, overrides: Overrides) -> None:
+        """Take what is observed of hosts: what one gives that is out for a fault is not there to be shared."""
+        self._observed = overrides
+        if self._sick != self._now_sick():
             self._share()
 
     def _share(self) -> None:
-        shared = [shared_by(part.table, self._out) for part in self._parts.values() if part.shares]
+        self._sick = self._now_sick()
+        shared = [shared_by(part.table, self._sick) for part in self._parts.values() if part.shares]
         self.ledger.share({of: pool for each in shared for of, pool in each.items()})
+
+    def _now_sick(self) -> frozenset[HostKey]:
+        """Return the hosts that are out, of pools that are shared. One that is throttled gave what it has."""
+        shared = (part.table for part in self._parts.values() if part.shares)
+        keys = (key for table in shared for key in table.host_keys())
+        return frozenset(key for key in keys if self._observed.host(key).state is State.UNHEALTHY)
 
     def _part(self, table: RoutingTable) -> _Part:
         """Return what a table says; of a thousand nearly all say what they said before."""
@@ -215,8 +224,9 @@ class Admission:
         self._count_before()
 
     def _count_before(self) -> None:
-        for tenant in self._before.keys() & self._granted.keys():
-            self.ledger.restore(tenant, self._before.pop(tenant))
+        known = self._before.keys() & self._granted.keys()
+        if known:
+            self.ledger.restore({tenant: self._before.pop(tenant) for tenant in known})
 
     def _learn(self, settlement: Settlement, used: Used) -> None:
         model = settlement.pool, settlement.model

@@ -250,17 +250,21 @@ class Ledger:
         account = self._accounts.get(tenant)
         return account.usage(now) if account else None
 
-    def restore(self, tenant: PoolKey, usage: Usage) -> None:
-        """Count what a ledger before this one had counted of a tenant.
+    def restore(self, usages: Mapping[PoolKey, Usage]) -> None:
+        """Count what a ledger before this one had counted of tenants.
 
         Of which pool it was is not told: a tenant that shares a model in several is taken to have left them alone.
         """
-        if account := self._accounts.get(tenant):
-            account.restore(usage)
-        for model, (tokens, _) in usage.models.items():
-            pools = [pool for (_, of), pool in self._pools.items() if of == model and pool.is_of(tenant)]
-            if len(pools) == 1:
-                pools[0].taken(tenant).charge(model, usage.at, {Unit.TOKENS: tokens})
+        shares: dict[tuple[PoolKey, str], list[SharedPool]] = {}
+        for (_, model), pool in self._pools.items():
+            for tenant in pool.tenants & usages.keys():
+                shares.setdefault((tenant, model), []).append(pool)
+        for tenant, usage in usages.items():
+            if account := self._accounts.get(tenant):
+                account.restore(usage)
+            for model, (tokens, _) in usage.models.items():
+                if len(pools := shares.get((tenant, model), [])) == 1:
+                    pools[0].taken(tenant).charge(model, usage.at, {Unit.TOKENS: tokens})
 
     def reserved(self, grant: int) -> int:
         """Return the tokens that were charged for the request that asked; 0 where the grant is not known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from aoai_operator.core.names import PoolKey
@@ -75,9 +75,10 @@ class SharedPool:
         self._taken = {tenant: taken for tenant, taken in self._taken.items() if tenant in pool.rights}
         self._shared_at = -1
 
-    def is_of(self, tenant: PoolKey) -> bool:
-        """Tell whether a tenant was promised anything of it, or may have what is left."""
-        return tenant in self._pool.rights
+    @property
+    def tenants(self) -> Set[PoolKey]:
+        """Those that share it."""
+        return self._pool.rights.keys()
 
     def taken(self, tenant: PoolKey) -> Taken:
         """Return what a tenant took."""
