@@ -289,8 +289,7 @@ class _Local:
             async with asyncio.timeout(self._settings.ready_timeout):
                 await self._probing.names_tried()
                 await self._issuer_keys.tried()
-                await self._publisher.flushed()
-                await self._publisher.settled_once.wait()
+                await self._publisher.taken()
                 await _accepting(self._listen)
         except TimeoutError:
             refusals = ". ".join(sorted(set(self._publisher.refusals().values())))

@@ -101,13 +101,6 @@ async def azure() -> AsyncIterator[Simulator]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def entra() -> AsyncIterator[Entra]:
-    """Entra ID."""
-    async with Entra().serving() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(azure: Simulator, entra: Entra) -> AsyncIterator[LocalGateway]:
     """Both pools at one gateway."""
     auth = {"entra": {"tenantId": DIRECTORY, "authorityHost": entra.url}}
@@ -131,12 +124,6 @@ async def gateway(azure: Simulator, entra: Entra) -> AsyncIterator[LocalGateway]
         tenants={},
     )
     async with LocalGateway(f"{chat}---\n{private}") as running:
-
-        async def taken() -> bool:
-            proof = {"authorization": f"Bearer {entra.token(appid=APP)}"}
-            return (await call(running, PRIVATE, proof, {})).status_code == 200
-
-        await eventually(taken, what="Envoy has the issuer's keys")
         yield running
 
 

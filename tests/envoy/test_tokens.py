@@ -28,10 +28,10 @@ KEY = "team-key-0123456789"
 KEYED = {"apiKey": {"secretRef": {"name": "team-key"}}}
 
 
-def manifest(azure: Simulator, entra: Entra, *, apps: tuple[str, ...] = (APP,), **auth: Any) -> str:
+def manifest(azure: Simulator, entra: Entra, *, apps: tuple[str, ...] = (APP,)) -> str:
     """Return three pools: one with tokens of Entra ID and a tenant for each kind of identity, an open one, and one
     that takes no tokens."""
-    taken = {"entra": {"tenantId": DIRECTORY, "authorityHost": entra.url, **auth}}
+    taken = {"entra": {"tenantId": DIRECTORY, "authorityHost": entra.url}}
     plain = {"health": {"probe": {"path": "Disabled"}}}
     quotas: dict[str, Json] = {
         "team": {"identities": [KEYED, {"entra": {"appIds": list(apps)}}], "limits": {"requestsPerMinute": 10_000}},
@@ -52,19 +52,8 @@ async def azure() -> AsyncIterator[Simulator]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def entra() -> AsyncIterator[Entra]:
-    async with Entra().serving() as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(azure: Simulator, entra: Entra) -> AsyncIterator[LocalGateway]:
     async with LocalGateway(manifest(azure, entra)) as running:
-
-        async def taken() -> bool:
-            return (await call(running, entra.token(appid=APP))).status_code == 200
-
-        await eventually(taken, what="Envoy has the issuer's keys")
         yield running
 
 

@@ -21,6 +21,7 @@ Json = dict[str, Any]
 
 DIRECTORY = "72f988bf-86f1-41af-91ab-2d7cd011db47"
 AUDIENCE = "https://cognitiveservices.azure.com"
+_KID = "first"
 
 
 class Entra:
@@ -28,18 +29,9 @@ class Entra:
 
     def __init__(self) -> None:
         self.url = ""
-        self.asked = 0
-        """How often somebody asked for the keys."""
         self.broken = False
         """Whether it answers with 503."""
-        self._keys: dict[str, RSAPrivateKey] = {}
-        self.rotate("first")
-
-    def rotate(self, kid: str, *, forget: str = "") -> None:
-        """Sign with another key from now on; `forget` one that was before."""
-        self._keys.pop(forget, None)
-        self._keys[kid] = generate_private_key(public_exponent=65537, key_size=2048)
-        self._signing = kid
+        self._key = generate_private_key(public_exponent=65537, key_size=2048)
 
     def issuer(self, version: int) -> str:
         """Return its name in tokens of a version."""
@@ -52,9 +44,9 @@ class Entra:
         """Return a token with these claims: by default one that is good for an hour, for Azure OpenAI."""
         now = int(time.time())
         whole = {"iss": self.issuer(version), "aud": AUDIENCE, "iat": now, "nbf": now, "exp": now + 3600, **claims}
-        signing: Any = None if algorithm == "none" else key or self._keys[self._signing]
+        signing: Any = None if algorithm == "none" else key or self._key
         said = {name: value for name, value in whole.items() if value is not None}
-        return jwt.encode(said, signing, algorithm=algorithm, headers={"kid": self._signing})
+        return jwt.encode(said, signing, algorithm=algorithm, headers={"kid": _KID})
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Entra]:
@@ -86,9 +78,6 @@ class Entra:
         return answer
 
     async def _jwks(self, _request: web.Request) -> web.Response:
-        self.asked += 1
-        return web.json_response({"keys": [self._public(kid) for kid in self._keys]})
-
-    def _public(self, kid: str) -> Json:
-        public = json.loads(RSAAlgorithm.to_jwk(self._keys[kid].public_key()))
-        return {"kty": "RSA", "use": "sig", "kid": kid, "x5t": kid, "n": public["n"], "e": public["e"]}
+        public = json.loads(RSAAlgorithm.to_jwk(self._key.public_key()))
+        told = {"kty": "RSA", "use": "sig", "kid": _KID, "x5t": _KID, "n": public["n"], "e": public["e"]}
+        return web.json_response({"keys": [told]})

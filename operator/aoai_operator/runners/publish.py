@@ -136,6 +136,7 @@ class Publisher:
         self._settled = ""
         self.settled_once = asyncio.Event()
         """Set once all connected Envoys have accepted some snapshot."""
+        self._accepted = asyncio.Event()
         self._unjudged: deque[_Refused] = deque()
         # Shared resources that were refused: an Envoy says nothing again of a version that it refused before, and that
         # may come again with the next suspect.
@@ -181,6 +182,7 @@ class Publisher:
         """Take the news that every connected Envoy has accepted all of the snapshot of that version."""
         self._settled = version
         self.settled_once.set()
+        self._accepted.set()
         self._acknowledge()
 
     def refusals(self) -> Mapping[PoolKey, str]:
@@ -225,6 +227,13 @@ class Publisher:
         self._waiting.append(done)
         self._wake.set()
         await done.wait()
+
+    async def taken(self) -> None:
+        """Wait until all connected Envoys have accepted all that is known now."""
+        await self.flushed()
+        while self._snapshot is None or self._settled != self._snapshot.version:
+            self._accepted.clear()
+            await self._accepted.wait()
 
     async def _next_reason(self) -> None:
         now = self._now()
