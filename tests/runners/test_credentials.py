@@ -28,10 +28,10 @@ TENANT, UID = PoolKey("ai", "team"), "uid-of-team"
 class World:
     """An API server with one Secret at most, and one tenant that asks for it; a mock, as refusals matter here."""
 
-    def __init__(self, *, url: str = "http://gateway.aoai.svc") -> None:
+    def __init__(self, *, url: str = "http://gateway.aoai.svc", **credentials: str) -> None:
         raw = raw_tenant()
         raw["metadata"] = {"namespace": "ai", "name": "team"}
-        raw["spec"] |= {"poolRefs": [{"name": "chat"}], "credentials": {"generateSecret": "made"}}
+        raw["spec"] |= {"poolRefs": [{"name": "chat"}], "credentials": {"generateSecret": "made", **credentials}}
         pool = parse(raw_pool() | {"metadata": {"namespace": "ai", "name": "chat"}})
         quota = parse(raw)
         assert isinstance(pool, AOAIBackendPool)
@@ -170,3 +170,18 @@ async def test_entries_that_somebody_broke_are_mended() -> None:
     data = {name: base64.b64decode(text).decode() for name, text in world.secret["data"].items()}
     assert data["OPENAI_BASE_URL"] == "http://gateway.aoai.svc/ai/chat/openai/v1"
     assert data["OPENAI_API_KEY"] == data["AZURE_OPENAI_API_KEY"]
+
+
+@pytest.mark.parametrize("told", [{}, {"aoai.dev/rotated-at": "yesterday"}])
+async def test_a_key_whose_age_nobody_knows_is_replaced_and_good_for_the_overlap(told: dict[str, str]) -> None:
+    world = World(rotateEvery="48h")
+    async with world.running():
+        await eventually(lambda: world.secret is not None)
+        assert world.secret is not None
+        before = world.key
+        world.secret["metadata"]["annotations"] = told
+        world.values = {}
+        await eventually(lambda: world.writes == 2)
+    assert world.key != before
+    assert world.secret["data"]["previous-api-key"] == before
+    assert world.secret["metadata"]["annotations"] == {"aoai.dev/rotated-at": "2026-11-18T11:06:40Z"}

@@ -121,7 +121,7 @@ class CredentialWriter:
         found = await self._api.get(SECRETS, place)
         if found is not None and not _owned(found, known.uid):
             return f"the Secret {place} is there already, and belongs to somebody else", None
-        before = _made(found, self._now()) if found else None
+        before = _made(found) if found else None
         fresh = SecretValue(randomness.token_urlsafe(_KEY_BYTES))
         made = made_anew(quota, before, address, fresh=fresh, now=self._now())
         if made != before or found is None:
@@ -152,7 +152,8 @@ def _owned(secret: JsonObject, uid: str) -> bool:
     return any(owner.get("uid") == uid for owner in secret["metadata"].get("ownerReferences") or ())
 
 
-def _made(secret: JsonObject, now: int) -> Made:
+def _made(secret: JsonObject) -> Made:
+    """Return what a Secret holds. A key whose age nobody knows is as old as can be, and replaced where keys rotate."""
     entries = {}
     for name, text in (secret.get("data") or {}).items():
         try:
@@ -163,7 +164,7 @@ def _made(secret: JsonObject, now: int) -> Made:
     try:
         rotated_at = round(datetime.fromisoformat(told).timestamp() * 1000)
     except ValueError:
-        rotated_at = now
+        rotated_at = 0
     return Made(entries, rotated_at)
 
 
