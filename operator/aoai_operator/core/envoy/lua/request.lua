@@ -103,7 +103,7 @@ local function path_of(route, raw)
 end
 
 -- Whose tenant the caller is by the token that Envoy verified: its application, the first by name of its groups' tenants, or its
--- service account. Empty: nobody's.
+-- service account. Empty: nobody's. And whether there was a token.
 local function tenant_of_token(h, tokens)
   local verified = h:streamInfo():dynamicMetadata():get('envoy.filters.http.jwt_authn')
   local entra, account = verified and verified.entra, verified and verified.serviceAccount
@@ -120,19 +120,19 @@ local function tenant_of_token(h, tokens)
     local namespace, name = match(tostring(account.sub), '^system:serviceaccount:([^:]+):([^:]+)$')
     tenant = namespace and tokens.accounts[namespace .. '/' .. name]
   end
-  if not tenant then return '' end
+  if not tenant then return '', verified ~= nil end
   -- As api_key_auth does.
   h:headers():replace('x-aoai-tenant', tenant)
   h:streamInfo():filterState():set('aoai.tenant', 'envoy.string', tenant)
-  return tenant
+  return tenant, true
 end
 
 -- What the tenant may use of this pool: true for everything, a set of models, or nil after a refusal was sent.
-local function admit(h, pool, tenant)
+local function admit(h, pool, tenant, shown)
   local grant = pool.grants[tenant]
   if grant then return grant end
-  -- A key that nobody knows does not come here, so this is a token.
-  if h:headers():get('authorization') or tenant == '' and pool.tokens and h:streamInfo():dynamicMetadata():get('envoy.filters.http.jwt_authn') then
+  -- A key that nobody knows does not come here, so this is a token that nobody verified.
+  if shown or h:headers():get('authorization') then
     return refuse(h, '401', 'invalid_request_error', 'invalid_token', pool.tokens and 'Access denied: the token proves no tenant of this pool.'
       or 'Access denied: this pool takes no tokens. Send an API key.')
   end
@@ -247,8 +247,9 @@ function envoy_on_request(h)
   local pool, headers = route.pool, h:headers()
   if not pool then return refuse(h, '500', 'server_error', 'gateway_error', 'The gateway is starting.') end
   local tenant = headers:get('x-aoai-tenant') or ''
-  if tenant == ANONYMOUS then tenant = '' elseif tenant == '' and pool.tokens then tenant = tenant_of_token(h, pool.tokens) end
-  local grant = admit(h, pool, tenant)
+  local shown = false
+  if tenant == ANONYMOUS then tenant = '' elseif tenant == '' and pool.tokens then tenant, shown = tenant_of_token(h, pool.tokens) end
+  local grant = admit(h, pool, tenant, shown)
   if not grant then return end
   local lane = pool.lanes and pool.lanes[tenant]
   local view = lane and pool.views[lane] or pool
