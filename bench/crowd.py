@@ -28,12 +28,10 @@ class Member:
     Attributes:
         key: the tenant's.
         clients: how many there are.
-        pause: seconds between two requests of a client; 0: at the answer.
     """
 
     key: str
     clients: int
-    pause: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,8 +90,6 @@ class _Crowd:
         await asyncio.sleep(chance.random())
         while time.monotonic() < self.end:
             await self._ask(member.key, seen, chance)
-            if member.pause:
-                await asyncio.sleep(member.pause * (0.5 + chance.random()))
 
     async def _ask(self, key: str, seen: Seen, chance: random.Random) -> None:
         output, capped = chance.choice(_OUTPUTS), chance.random() < 0.7

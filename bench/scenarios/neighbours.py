@@ -50,7 +50,7 @@ def run(site: Site) -> Outcome:
         ),
         notes=(
             f"the other tenant asks {QUIET:g} times a second, far from its limits; latency counts from when it was due",
-            "decisions: the ledger in memory, tokens and requests by the minute and a budget, no lease",
+            "decisions: the ledger in memory, tokens and requests by the minute and requests at once, no lease",
         ),
     )
 

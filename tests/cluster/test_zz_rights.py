@@ -41,7 +41,7 @@ def test_no_call_of_an_operator_was_denied(plane: ControlPlane) -> None:
         if not call.user.endswith(f":{ACCOUNT}"):
             continue
         # Not the path: a watch begins at another version each time.
-        asked = (call.verb, call.resource, call.subresource, call.namespace, call.name)
+        asked = (call.verb, call.group, call.resource, call.subresource, call.namespace, call.name)
         # Nothing is made in a namespace that is going away, and the rights in it go with it.
         if call.code == FORBIDDEN and call.namespace not in gone:
             denied.add(asked)
