@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from statistics import median
 
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.quota.ledger import Ask, Granted, Ledger
+from aoai_operator.core.quota.deciding import Ask, Granted
+from aoai_operator.core.quota.ledger import Ledger
 from aoai_operator.core.quota.limits import Limits, Unit
 from bench.chain import our_chain
 from bench.load import Load

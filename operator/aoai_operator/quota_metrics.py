@@ -7,10 +7,10 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter
 
 from aoai_operator.core.accesslog import Answer
-from aoai_operator.core.quota.admission import Settled
 from aoai_operator.core.quota.asking import Question
-from aoai_operator.core.quota.ledger import Refused
+from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.limits import Unit
+from aoai_operator.core.quota.policy import Settled
 
 _WHOSE = ("tenant", "pool", "model")
 _MILLIONTHS = 1_000_000

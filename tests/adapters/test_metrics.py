@@ -11,11 +11,11 @@ from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
 from aoai_operator.core.proxies import Proxy
-from aoai_operator.core.quota.admission import Settled
 from aoai_operator.core.quota.asking import Question
+from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.estimate import Request
-from aoai_operator.core.quota.ledger import Refused
 from aoai_operator.core.quota.limits import Unit
+from aoai_operator.core.quota.policy import Settled
 from aoai_operator.core.table import Tenant
 from aoai_operator.metrics import MOST_TENANTS, Metrics
 from support.tables import endpoint, endpoint_key, host_key, routing_table

@@ -90,7 +90,7 @@ class Quotas:
 
     def differs(self, tenant: PoolKey, before: TenantUsage | None, after: TenantUsage) -> bool:
         """Tell whether what a status says of a tenant is worth another write."""
-        return self._ledger is not None and self._ledger.differs(tenant, before, after)
+        return self._ledger is not None and self._ledger.policy.differs(tenant, before, after)
 
     async def ask(self, line: str) -> str:
         """Answer a proxy's ask.

@@ -8,8 +8,8 @@ from aoai_operator.core.names import HostKey, PoolKey, SecretRef
 from aoai_operator.core.observed import HostState, Overrides, State
 from aoai_operator.core.quota.admission import Admission
 from aoai_operator.core.quota.asking import Answer, No, Question, Rate, Yes
+from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.estimate import Request
-from aoai_operator.core.quota.ledger import Refused
 from aoai_operator.core.quota.limits import Amount, Unit
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
@@ -226,22 +226,22 @@ def test_a_status_is_written_where_a_hundredth_of_a_limit_changed() -> None:
     made = admission(tokens_per_minute(10_000))
     before = made.usage(TEAM, NOW)
     assert before is not None
-    assert not made.differs(TEAM, None, before), "nothing was used"
+    assert not made.policy.differs(TEAM, None, before), "nothing was used"
     asked(made, Request(400, cap=0))
     first = made.usage(TEAM, NOW)
     assert first is not None
-    assert made.differs(TEAM, None, first)
+    assert made.policy.differs(TEAM, None, first)
     asked(made, Request(200, cap=0), request_id="s")
     second = made.usage(TEAM, NOW)
     assert second is not None
-    assert not made.differs(TEAM, first, second), "50 more"
+    assert not made.policy.differs(TEAM, first, second), "50 more"
     asked(made, Request(400, cap=0), request_id="t")
     third = made.usage(TEAM, NOW)
     assert third is not None
-    assert made.differs(TEAM, first, third)
+    assert made.policy.differs(TEAM, first, third)
     over = made.usage(TEAM, NOW + 70_000)
     assert over is not None
-    assert made.differs(TEAM, first, over)
+    assert made.policy.differs(TEAM, first, over)
 
 
 OTHER = PoolKey("ai", "other")
@@ -335,12 +335,12 @@ def test_what_a_tenant_took_of_a_pool_is_told_by_a_hundredth_of_it() -> None:
     asked(made, Request(400, cap=900))
     first = made.usage(TEAM, NOW)
     assert first is not None
-    assert not made.differs(TEAM, first, first)
+    assert not made.policy.differs(TEAM, first, first)
     asked(made, Request(0, cap=9), request_id="s")
     little = made.usage(TEAM, NOW)
     assert little is not None
-    assert not made.differs(TEAM, first, little)
+    assert not made.policy.differs(TEAM, first, little)
     asked(made, Request(0, cap=3), request_id="t")
     more = made.usage(TEAM, NOW)
     assert more is not None
-    assert made.differs(TEAM, first, more)
+    assert made.policy.differs(TEAM, first, more)

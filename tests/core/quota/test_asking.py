@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.asking import Known, No, Question, Rate, Yes, read, write
 from aoai_operator.core.quota.calendar import Period
+from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.estimate import Guess, Request
-from aoai_operator.core.quota.ledger import Refused
 from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.quota.terms import Rates, Terms
 

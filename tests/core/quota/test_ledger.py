@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.calendar import Period
-from aoai_operator.core.quota.ledger import Ask, Granted, Ledger, Refused
+from aoai_operator.core.quota.deciding import Ask, Granted, Refused
+from aoai_operator.core.quota.ledger import Ledger
 from aoai_operator.core.quota.limits import Amount, Budget, Limits, Unit
 from aoai_operator.core.quota.window import SLOTS, Window
 
@@ -206,6 +207,15 @@ def test_what_is_settled_after_its_calendar_window_changes_no_other() -> None:
     ask(ledger, 60, ends)
     ledger.settle(before.grant, 0, {}, {})
     assert used(ledger, ends) == {"budgets": 60}
+
+
+def test_a_budget_that_comes_while_a_request_is_under_way_counts_nothing_of_it() -> None:
+    ledger = limited(Limits())
+    granted = ask(ledger, 60, START)
+    assert isinstance(granted, Granted)
+    ledger.limit({TEAM: Limits(budgets=(Budget(Period.DAY, TOKENS, 100),))})
+    ledger.settle(granted.grant, 0, {}, tokens(10))
+    assert used(ledger, START) == {"budgets": 0}
 
 
 def test_a_changed_limit_counts_at_once_and_loses_no_usage() -> None:

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.quota.ledger import Ask, Granted, Ledger, Refused
+from aoai_operator.core.quota.deciding import Ask, Granted, Refused
+from aoai_operator.core.quota.ledger import Ledger
 from aoai_operator.core.quota.limits import Limits, Unit
 from aoai_operator.core.quota.pool import Pool, Right
 from aoai_operator.core.quota.sharing import Priority

@@ -12,6 +12,8 @@
 - granted: what routing tables say of quotas
 - asking: what proxies ask, and what they are told
 - settling: what the access log tells
-- admission: all of it together
+- policy: what is known of tenants and models, and what is learned of them
+- deciding: whether a request is let in
 - ledger: admits, settles, and gives back
+- admission: all of it together, in one process
 """

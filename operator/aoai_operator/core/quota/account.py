@@ -39,6 +39,24 @@ class Meter(Protocol):
         ...
 
 
+Meters = tuple[tuple[Unit, Meter], ...]
+"""Where something counts, by unit."""
+
+
+def charge(meters: Meters, at: int, amount: Amount) -> None:
+    """Count an amount as admitted at a time, wherever it counts."""
+    for unit, meter in meters:
+        if amount.get(unit):
+            meter.charge(at, amount[unit])
+
+
+def amend(meters: Meters, at: int, by: Amount) -> None:
+    """Change what was admitted at a time."""
+    for unit, meter in meters:
+        if by.get(unit):
+            meter.amend(at, by[unit])
+
+
 class Spent:
     """What was used of a budget in its calendar window."""
 
@@ -126,17 +144,12 @@ class Account:
             spent = self._budget(budget)
             yield Bound("budgets", ALL_MODELS, budget.unit, budget.most, spent, spent.window(now)[1], budget.period)
 
-    def charge(self, model: str, at: int, amount: Amount) -> None:
-        """Count an amount as admitted at a time."""
-        for unit, meter in self._meters(model):
-            if amount.get(unit):
-                meter.charge(at, amount[unit])
-
-    def amend(self, model: str, at: int, by: Amount) -> None:
-        """Change what was admitted at a time."""
-        for unit, meter in self._meters(model):
-            if by.get(unit):
-                meter.amend(at, by[unit])
+    def meters(self, model: str) -> Meters:
+        """Return all that counts what is used of a model."""
+        rates = [(unit, self._window(scope, unit)) for unit in _RATES for scope in (ALL_MODELS, model)]
+        # Two budgets may be limits on the same thing: it is counted once.
+        spent = {self._budget(budget): budget.unit for budget in self.limits.budgets}
+        return (*rates, *((unit, meter) for meter, unit in spent.items()))
 
     def usage(self, now: int) -> Usage:
         """Return what counts now."""
@@ -157,14 +170,6 @@ class Account:
                     self._window(scope, unit).charge(usage.at, amount)
         for budget, used, _ in usage.budgets:
             self._budget(budget).charge(usage.at, used)
-
-    def _meters(self, model: str) -> Iterator[tuple[Unit, Meter]]:
-        for unit in _RATES:
-            for scope in (ALL_MODELS, model):
-                yield unit, self._window(scope, unit)
-        # Two budgets may be limits on the same thing: it is counted once.
-        for spent, unit in {self._budget(budget): budget.unit for budget in self.limits.budgets}.items():
-            yield unit, spent
 
     def _window(self, model: str, unit: Unit) -> Window:
         return self._windows.setdefault((model, unit), Window())

@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aoai_operator.core.names import PoolKey
+from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.estimate import Guess, Request
-from aoai_operator.core.quota.ledger import Refused
 from aoai_operator.core.quota.limits import Amount, Unit
 from aoai_operator.core.quota.terms import Rates, Terms
 

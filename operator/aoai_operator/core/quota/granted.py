@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 from aoai_operator.core.guarantees import asking_tenants, shared_models
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.quota.calendar import Period
+from aoai_operator.core.quota.deciding import Shared
 from aoai_operator.core.quota.estimate import Reservation
-from aoai_operator.core.quota.ledger import Shared
 from aoai_operator.core.quota.limits import Budget as LedgerBudget
 from aoai_operator.core.quota.limits import Limits, Unit
 from aoai_operator.core.quota.pool import Pool, Right

@@ -15,82 +15,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.quota.account import Account, Bound
-from aoai_operator.core.quota.calendar import Period
+from aoai_operator.core.quota.account import Account, Bound, Meters, amend, charge
+from aoai_operator.core.quota.deciding import Ask, Granted, Refused, Shared, lease_of, refusal
 from aoai_operator.core.quota.limits import Amount, Limits, Unit
 from aoai_operator.core.quota.pool import Pool, SharedPool, Taken
 from aoai_operator.core.quota.usage import Usage
 
-FAR_MS, NEAR_MS = 10_000, 2_000
-"""How long a lease lives while more, or less, than half of every rate is left."""
-_RESTS_MS = 86_400_000
+RESTS_MS = 86_400_000
 """For how long what is left of a lease may be given back to a budget, whose tenant may not have asked since."""
-_LOOK_AGAIN_MS = 1_000
-"""After how long a share that is too small now may be large enough."""
-_WORTH_MS = 500
-"""Life under which a lease is not worth it."""
-_OF_LIMIT, _OF_LEFT = 100, 8
-"""A lease is at most a hundredth of each limit, and an eighth of what is left of it."""
-
-
-Shared = tuple[PoolKey, str]
-"""What tenants share: a pool's deployments of a model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request that wants in.
-
-    Attributes:
-        tenant, model: whose it is, and for what.
-        pool: of which pool it is to be.
-        need: what it is estimated to use; nothing where it was let in by a lease, and wants the next one.
-        want: what the asker would like to spend without asking; nothing for no lease.
-        timeout_ms: after how long it must be over.
-        usual: what requests like it use, so that no lease is given that lets none in; None: what it needs itself.
-    """
-
-    tenant: PoolKey
-    model: str
-    need: Amount
-    pool: PoolKey | None = None
-    want: Amount = field(default_factory=dict)
-    timeout_ms: int = 600_000
-    usual: Amount | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """It is let in, and its need is charged.
-
-    Attributes:
-        grant: the number by which it is settled.
-        lease: what may be spent without asking, for `life_ms` from the moment on at which it was asked for.
-        shadow: why it would have been refused, if its tenant's limits were enforced.
-    """
-
-    grant: int
-    lease: Amount
-    life_ms: int
-    shadow: Refused | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """It is not let in, and costs nothing.
-
-    Attributes:
-        limit: the field that names the limit that is the last to let it in.
-        model: the model that the limit is for; empty for all.
-        retry_ms: after how long it would be let in, if nobody else asked and nothing were settled; None: never, as it
-            is larger than the limit. Of a limit on requests at once nobody knows when: 0.
-        period: of an exhausted budget, how long it lasts.
-    """
-
-    limit: str
-    model: str
-    retry_ms: int | None
-    period: Period | None = None
 
 
 @dataclass(slots=True)
@@ -98,8 +30,8 @@ class _Grant:
     """What was admitted.
 
     Attributes:
-        tenant, account, model: whose it is, and for what.
-        taken: what its tenant took of the pool, if that is shared.
+        tenant, account: whose it is.
+        meters: where it counts: those that there were when it was let in.
         at, need: when the request that asked was charged, and with how much.
         spent_at, charged: when the lease is taken to be spent, and how much of it is charged there.
         leased: whether there is one: without, nothing of it is to come once the request that asked is settled.
@@ -110,8 +42,7 @@ class _Grant:
 
     tenant: PoolKey
     account: Account
-    model: str
-    taken: Taken | None
+    meters: Meters
     at: int
     need: Amount
     spent_at: int
@@ -120,19 +51,6 @@ class _Grant:
     running: bool
     open: bool = True
     settled: set[int] = field(default_factory=set)
-
-    def charge(self, at: int, amount: Amount) -> None:
-        """Count an amount wherever it counts."""
-        for book in self._books():
-            book.charge(self.model, at, amount)
-
-    def amend(self, at: int, by: Amount) -> None:
-        """Change what counts."""
-        for book in self._books():
-            book.amend(self.model, at, by)
-
-    def _books(self) -> tuple[Account | Taken, ...]:
-        return (self.account, self.taken) if self.taken else (self.account,)
 
     def stop(self) -> None:
         """Take it that the request that asked is over."""
@@ -180,11 +98,11 @@ class Ledger:
         if pool := self._shared(ask):
             pool.want(ask.tenant, ask.need.get(Unit.TOKENS, 0), now)
         bounds = self.bounds(ask, now)
-        refused = _refused(ask, account, bounds, now)
+        refused = refusal(ask, account.limits, account.running, bounds, now)
         if refused and not account.limits.shadow:
             return refused
         asks_each_time = refused or account.limits.concurrent is not None
-        lease, life = ({}, 0) if asks_each_time else _lease(ask, bounds, now)
+        lease, life = ({}, 0) if asks_each_time else lease_of(ask, bounds, now)
         if not ask.need and not lease:
             return Granted(0, {}, 0)
         return Granted(self._admit(ask, account, lease, now, life), lease, life, refused)
@@ -209,11 +127,11 @@ class Ledger:
         by = {unit: used.get(unit, 0) - before.get(unit, 0) for unit in Unit}
         if draw == 0:
             known.stop()
-            known.amend(known.at, by)
+            amend(known.meters, known.at, by)
         else:
             by = {unit: max(more, -known.charged.get(unit, 0)) for unit, more in by.items()}
             known.charged = {unit: known.charged.get(unit, 0) + more for unit, more in by.items()}
-            known.amend(known.spent_at, by)
+            amend(known.meters, known.spent_at, by)
         if not known.leased:
             del self._grants[grant]
         return True
@@ -224,19 +142,18 @@ class Ledger:
         if known is None or not known.open:
             return False
         known.open = False
-        known.amend(known.spent_at, {unit: -amount for unit, amount in known.charged.items()})
+        amend(known.meters, known.spent_at, {unit: -amount for unit, amount in known.charged.items()})
         known.spent_at = min(known.spent_at, now)
         known.charged = {u: amount - max(0, min(unused.get(u, 0), amount)) for u, amount in known.charged.items()}
-        known.charge(known.spent_at, known.charged)
+        charge(known.meters, known.spent_at, known.charged)
         return True
 
     def owe(self, shared: Shared, tenant: PoolKey, amount: Amount, now: int) -> None:
         """Count what was let in while nobody could be asked; if that is more than was left, nothing is for a time."""
         _, model = shared
         account = self._accounts.setdefault(tenant, Account(Limits()))
-        account.charge(model, now, amount)
-        if pool := self._pools.get(shared):
-            pool.taken(tenant).charge(model, now, amount)
+        pool = self._pools.get(shared)
+        charge(_meters(account, model, pool.taken(tenant) if pool else None), now, amount)
         self._touched.add(tenant)
 
     def touched(self) -> set[PoolKey]:
@@ -264,7 +181,7 @@ class Ledger:
                 account.restore(usage)
             for model, (tokens, _) in usage.models.items():
                 if len(pools := shares.get((tenant, model), [])) == 1:
-                    pools[0].taken(tenant).charge(model, usage.at, {Unit.TOKENS: tokens})
+                    charge(pools[0].taken(tenant).meters, usage.at, {Unit.TOKENS: tokens})
 
     def reserved(self, grant: int) -> int:
         """Return the tokens that were charged for the request that asked; 0 where the grant is not known."""
@@ -288,11 +205,10 @@ class Ledger:
         pool = self._shared(ask)
         taken = pool.taken(ask.tenant) if pool else None
         self._touched.add(ask.tenant)
-        grant = _Grant(
-            ask.tenant, account, ask.model, taken, now, ask.need, now + life, dict(lease), bool(lease), running
-        )
-        grant.charge(grant.at, grant.need)
-        grant.charge(grant.spent_at, grant.charged)
+        meters = _meters(account, ask.model, taken)
+        grant = _Grant(ask.tenant, account, meters, now, ask.need, now + life, dict(lease), bool(lease), running)
+        charge(meters, grant.at, grant.need)
+        charge(meters, grant.spent_at, grant.charged)
         self._grants[self._last] = grant
         heappush(self._ends, (now + life + ask.timeout_ms, self._last))
         return self._last
@@ -305,47 +221,11 @@ class Ledger:
             if over is None:
                 continue
             over.stop()
-            if over.open and over.leased and over.account.limits.budgets and ended < over.at + _RESTS_MS:
-                heappush(self._ends, (over.at + _RESTS_MS, number))
+            if over.open and over.leased and over.account.limits.budgets and ended < over.at + RESTS_MS:
+                heappush(self._ends, (over.at + RESTS_MS, number))
             else:
                 del self._grants[number]
 
 
-def _refused(ask: Ask, account: Account, bounds: tuple[Bound, ...], now: int) -> Refused | None:
-    if ask.need and (most := account.limits.concurrent) is not None and account.running >= most:
-        return Refused("concurrentRequests", "", 0)
-    waits = [
-        (_wait(bound, need, now), bound)
-        for bound in bounds
-        if (need := ask.need.get(bound.unit, 0)) and bound.meter.used(now) + need > bound.most
-    ]
-    if not waits:
-        return None
-    wait, bound = max(waits, key=lambda found: (found[0] is None, found[0] or 0))
-    return Refused(bound.name, bound.model, wait, bound.period)
-
-
-def _wait(bound: Bound, need: int, now: int) -> int | None:
-    if need <= bound.most:
-        return bound.meter.fits_at(now, bound.most - need) - now
-    return _LOOK_AGAIN_MS if bound.ever is not None and need <= bound.ever else None
-
-
-def _lease(ask: Ask, bounds: tuple[Bound, ...], now: int) -> tuple[Amount, int]:
-    """Return what may be spent without asking, as much of every unit as its limits let, and for how long."""
-    if not ask.want:
-        return {}, 0
-    lefts = [(b, b.most - b.meter.used(now) - ask.need.get(b.unit, 0)) for b in bounds]
-    lease = dict(ask.want)
-    for bound, left in lefts:
-        lease[bound.unit] = min(lease.get(bound.unit, 0), bound.most // _OF_LIMIT, left // _OF_LEFT)
-    far = all(2 * left > bound.most for bound, left in lefts if bound.ends is None)
-    # What is spent in a calendar window counts in that one: no lease is for two of them.
-    ends = (bound.ends - 1 - now for bound, _ in lefts if bound.ends is not None)
-    life = min(FAR_MS if far else NEAR_MS, *ends, FAR_MS)
-    # One that lets in no other request like this one, or near the limit not two of them, saves no call.
-    least, usual = 1 if far else 2, ask.need if ask.usual is None else ask.usual
-    # What a request needs and is limited it cannot do without, whether it was wanted or not.
-    units = ask.want.keys() | {bound.unit for bound in bounds if usual.get(bound.unit)}
-    worth = life >= _WORTH_MS and all(lease[unit] >= max(1, least * usual.get(unit, 0)) for unit in units)
-    return (lease, life) if worth else ({}, 0)
+def _meters(account: Account, model: str, taken: Taken | None) -> Meters:
+    return (*account.meters(model), *taken.meters) if taken else account.meters(model)

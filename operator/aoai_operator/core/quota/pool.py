@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.quota.account import ALL_MODELS, Bound
-from aoai_operator.core.quota.limits import Amount, Unit
+from aoai_operator.core.quota.account import ALL_MODELS, Bound, Meters
+from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.quota.sharing import Claim, Priority, shares
 from aoai_operator.core.quota.window import Window
 
@@ -45,18 +45,7 @@ class Taken:
     def __init__(self, total: Window) -> None:
         self.window, self.wanted = Window(), Window()
         self.asked = 0
-        self._total = total
-
-    def charge(self, _model: str, at: int, amount: Amount) -> None:
-        """Count an amount as admitted at a time."""
-        if tokens := amount.get(Unit.TOKENS):
-            for window in (self.window, self._total):
-                window.charge(at, tokens)
-
-    def amend(self, _model: str, at: int, by: Amount) -> None:
-        """Change what was admitted at a time."""
-        for window in (self.window, self._total):
-            window.amend(at, by.get(Unit.TOKENS, 0))
+        self.meters: Meters = ((Unit.TOKENS, self.window), (Unit.TOKENS, total))
 
 
 class SharedPool:
