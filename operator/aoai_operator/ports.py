@@ -14,11 +14,68 @@ from aoai_operator.core.health import ProbeTarget, Sample
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import SigningKeys
 from aoai_operator.core.proxies import Proxy
+from aoai_operator.core.quota.deciding import Ask, Decision, Rest, Shared
+from aoai_operator.core.quota.limits import Amount, Limits
+from aoai_operator.core.quota.pool import Pool
+from aoai_operator.core.quota.usage import Usage
 from aoai_operator.core.table import TokenIssuer
 
 
 class UnavailableError(Exception):
     """Nobody can answer now; the message is one sentence for people."""
+
+
+class QuotaStore(Protocol):
+    """Counts what tenants used, outside of this process. All calls but the first two may raise UnavailableError."""
+
+    def limit(self, limits: Mapping[PoolKey, Limits]) -> None:
+        """Take the limits of all tenants."""
+        ...
+
+    def share(self, pools: Mapping[Shared, Pool]) -> None:
+        """Take how pools' models are shared; the others are not."""
+        ...
+
+    async def ask(
+        self, ask: Ask, *, request_id: str = "", rests: Sequence[Rest] = (), owed: Amount | None = None
+    ) -> Decision | None:
+        """Let a request in, or not; before that take back the rests of leases, and count what is owed.
+
+        Returns:
+            None where the request is over by now: its log line came first.
+        """
+        ...
+
+    async def settle(
+        self, grant: int, draw: int, estimate: Amount, used: Amount | None, *, request_id: str = ""
+    ) -> int | None:
+        """Replace what was estimated of one request by what it used: see `Ledger.settle`.
+
+        Args:
+            grant: 0: the one by which `request_id` was let in.
+            draw, estimate, used: see there.
+            request_id: that of the log line.
+
+        Returns:
+            The tokens that were charged for it before; None where it is no news.
+        """
+        ...
+
+    async def usage(self, tenant: PoolKey) -> Usage | None:
+        """Return what counts of a tenant; None for one without limits."""
+        ...
+
+    async def touched(self) -> set[PoolKey]:
+        """Return some tenants of whom something was counted since anybody asked for them."""
+        ...
+
+    async def begun(self) -> bool:
+        """Tell whether it knows what was used: not before anything was, and not after it was emptied."""
+        ...
+
+    async def restore(self, usages: Mapping[PoolKey, Usage]) -> None:
+        """Count what was used before, where it does not know it, and let it decide from now on."""
+        ...
 
 
 class Prober(Protocol):

@@ -14,7 +14,7 @@ from aoai_operator.core.quota.policy import Settled
 
 _WHOSE = ("tenant", "pool", "model")
 _MILLIONTHS = 1_000_000
-_REFUSED = "no"
+_REFUSED = ("no", "unasked")
 _LIMITS = frozenset({"tokensPerMinute", "requestsPerMinute", "concurrentRequests", "budgets", "capacity", "ledger"})
 
 Labels = Callable[[str, str, str], tuple[str, str, str]]
@@ -41,7 +41,7 @@ class QuotaMetrics:
     def answer(self, answer: Answer) -> None:
         """Count how a request was let in, or why not: `Answer.quota`."""
         first, _, rest = answer.quota.partition(":")
-        if first == _REFUSED:
+        if first in _REFUSED:
             limit, _, model = rest.partition(":")
             whose = self._labels(answer.tenant, answer.pool, model)
             self._refused.labels(*whose, limit if limit in _LIMITS else "other").inc()

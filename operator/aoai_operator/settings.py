@@ -131,6 +131,27 @@ class LocalSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """The Redis or Valkey where what tenants used is counted.
+
+    Attributes:
+        address: where it is; of a cluster, one of its nodes, or what leads to one.
+        tls: whether by TLS.
+        ca_file: a PEM file of the CAs of its certificate; None: the machine's own.
+        credentials: a directory with the files `password` and, for an ACL, `username`; None: it asks for none.
+        cluster: whether it is a Redis Cluster.
+        prefix: the first part of all keys; who has the same counts together.
+    """
+
+    address: HostPort
+    tls: bool = False
+    ca_file: Path | None = None
+    credentials: Path | None = None
+    cluster: bool = False
+    prefix: str = "aoai"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterSettings:
     """What `aoai-operator run` runs with.
 
@@ -160,6 +181,7 @@ class ClusterSettings:
         gateway_url: where clients in the cluster reach the gateway by HTTP, without a path; empty: nobody knows.
         gateway_tls_port: the port at which they reach it by HTTPS.
         quota_workers: the threads of a gateway's Envoys together: each has its share of a rate while it cannot ask.
+        redis: where what tenants used is counted; None: in the leader's memory.
     """
 
     namespace: str
@@ -187,3 +209,4 @@ class ClusterSettings:
     gateway_url: str = ""
     gateway_tls_port: int = 443
     quota_workers: int = 8
+    redis: RedisSettings | None = None

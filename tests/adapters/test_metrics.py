@@ -120,13 +120,14 @@ def test_a_failed_attempt_counts_by_code_and_reason_and_a_429_as_a_throttle() ->
 
 def test_a_quota_counts_how_it_let_in_and_why_it_refused() -> None:
     meters = metrics("team")
-    for quota in ("7:0:0:0:100", "7:1:20:0:100", "7:2:20:0:100", "owed", "no:budgets:gpt", "no:nonsense:other"):
+    refused = ("no:budgets:gpt", "unasked:budgets:gpt", "no:nonsense:other")
+    for quota in ("7:0:0:0:100", "7:1:20:0:100", "7:2:20:0:100", "owed", *refused):
         meters.answer(answered(quota=quota))
     meters.quotas.settled(SETTLED)
     whose = {"tenant": "ai/team", "pool": "ai/chat", "model": "gpt"}
     admitted = {by: value(meters, "aoai_quota_admitted_total", **whose, by=by) for by in ("ledger", "lease", "owed")}
     assert admitted == {"ledger": 1, "lease": 2, "owed": 1}
-    assert value(meters, "aoai_quota_refused_total", **whose, limit="budgets") == 1
+    assert value(meters, "aoai_quota_refused_total", **whose, limit="budgets") == 2
     assert value(meters, "aoai_quota_refused_total", **{**whose, "model": "other"}, limit="other") == 1
     assert value(meters, "aoai_quota_reserved_tokens_total", **whose) == 30
     assert value(meters, "aoai_quota_settled_tokens_total", **whose) == 18

@@ -35,6 +35,7 @@ from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.cluster.audiences import gateway_settings, trusting
+from aoai_operator.cluster.counting import quotas_of
 from aoai_operator.cluster.credentials import CredentialWriter
 from aoai_operator.cluster.gateways import Gateways
 from aoai_operator.cluster.known import read_pool, read_quota
@@ -63,7 +64,7 @@ from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
 from aoai_operator.runners.probing import Probing
-from aoai_operator.runners.quotas import ASK, SETTLE, Quotas
+from aoai_operator.runners.quotas import ASK, SETTLE
 from aoai_operator.runners.signing import TableKey
 from aoai_operator.settings import ClusterSettings
 
@@ -203,6 +204,7 @@ class _Operator:
         )
 
     def _talk_to_peers(self) -> None:
+        settings = self._settings
         self._peering = Peering(
             observer=self._observer,
             programming=self._gateways.programming,
@@ -211,7 +213,8 @@ class _Operator:
             now=_now,
         )
         replicas = partial(self._identities.admit, kinds={PeerKind.OPERATOR})
-        self._quotas = Quotas(
+        self._quotas = quotas_of(
+            settings.redis,
             call=lambda name, data: self._peer_client.call(name, data),  # noqa: PLW0108
             now=_now,
             meters=self._metrics.quotas,

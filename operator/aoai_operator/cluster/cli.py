@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -13,7 +13,7 @@ import typer
 from aoai_operator.adapters import logs
 from aoai_operator.command_line import FAILED, USAGE, fail, seconds
 from aoai_operator.core.sidecar import PORT as SIDECAR_PORT
-from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, system_trust
+from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, RedisSettings, system_trust
 
 SHORTEST_LEASE = 10
 """Seconds. Of a shorter Lease one slow answer of the API server would cost the leader its office."""
@@ -22,12 +22,24 @@ EXAMPLES = """Examples:
 
   aoai-operator run --namespace aoai-system --watch-namespace ai --watch-namespace search
 
+  aoai-operator run --namespace aoai-system --redis-url rediss://redis.data:6379 --redis-credentials /etc/redis-login
+
   aoai-operator run --kubeconfig ~/.kube/config --namespace aoai-system --identity laptop --log-format text
 
 Every option can be given by the environment as well, as AOAI_ and its name: AOAI_WATCH_NAMESPACE="ai search". In a
 cluster the chart sets all of them. Ends with 0 on SIGTERM, after it gave the Lease back; with 2 when it cannot start as
 asked, with 3 when it failed.
 """
+
+
+_REDIS_PORT = 6379
+
+
+class RedisUrl(NamedTuple):
+    """Where a Redis is."""
+
+    address: HostPort
+    tls: bool
 
 
 def _lease_seconds(text: str) -> float:
@@ -49,6 +61,19 @@ def _gateway_url(text: str) -> str:
     if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/")):
         raise typer.BadParameter(f"{text} is no URL of a gateway; write it as http://gateway.aoai.svc:8080")
     return text.rstrip("/")
+
+
+def _redis(text: str) -> RedisUrl:
+    parts = urlsplit(text)
+    try:
+        host, port = parts.hostname, parts.port or _REDIS_PORT
+    except ValueError:
+        host, port = None, 0
+    if parts.username or parts.password:
+        raise typer.BadParameter("credentials do not belong into a URL; give --redis-credentials")
+    if parts.scheme not in ("redis", "rediss") or not host or parts.path.strip("/") or parts.query:
+        raise typer.BadParameter(f"{text} is no URL of a Redis; write rediss://HOST[:PORT], or redis:// without TLS")
+    return RedisUrl(HostPort(host, port), tls=parts.scheme == "rediss")
 
 
 def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
@@ -155,6 +180,32 @@ def run(
             parser=_age_seconds,
         ),
     ] = "1h",  # type: ignore[assignment]
+    redis_url: Annotated[
+        RedisUrl | None,
+        _option(
+            "--redis-url",
+            "Count quotas there, and not in the leader's memory: rediss://HOST[:PORT], or redis:// without TLS.",
+            metavar="URL",
+            parser=_redis,
+        ),
+    ] = None,
+    redis_credentials: Annotated[
+        Path | None,
+        _option(
+            "--redis-credentials",
+            "Directory with the files `password` and, for an ACL, `username`.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    redis_ca_file: Annotated[
+        Path | None,
+        _option("--redis-ca-file", "PEM file of the CAs of Redis's certificate.", exists=True, dir_okay=False),
+    ] = None,
+    redis_cluster: Annotated[bool, _option("--redis-cluster", "It is a Redis Cluster.")] = False,
+    redis_prefix: Annotated[
+        str, _option("--redis-prefix", "First part of the keys; who has the same counts together.")
+    ] = "aoai",
     log_format: Annotated[LogFormat, _option("--log-format", "How log lines look.")] = LogFormat.JSON,
     log_level: Annotated[LogLevel, _option("--log-level", "Least important lines shown.")] = LogLevel.INFO,
 ) -> None:
@@ -187,6 +238,16 @@ def run(
         secrets_interval=secrets_interval,
         lease_duration=lease_duration,
         connection_age=connection_age,
+        redis=RedisSettings(
+            address=redis_url.address,
+            tls=redis_url.tls,
+            ca_file=redis_ca_file or system_trust(),
+            credentials=redis_credentials,
+            cluster=redis_cluster,
+            prefix=redis_prefix,
+        )
+        if redis_url
+        else None,
     )
     try:
         asyncio.run(run_cluster(settings))

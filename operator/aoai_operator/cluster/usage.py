@@ -9,12 +9,12 @@ import structlog
 
 from aoai_operator.adapters.kube.events import EventPoster
 from aoai_operator.adapters.kube.resources import QUOTAS
+from aoai_operator.cluster.counting import AnyQuotas
 from aoai_operator.cluster.known import KnownQuota
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.core.api.usage import BudgetUsage, TenantUsage
 from aoai_operator.core.names import PoolKey
-from aoai_operator.ports import JsonObject, KubeApi, KubeError
-from aoai_operator.runners.quotas import Quotas
+from aoai_operator.ports import JsonObject, KubeApi, KubeError, UnavailableError
 
 _log = structlog.get_logger("usage")
 
@@ -34,7 +34,7 @@ NEARLY, ALL = 80, 100
 class UsageWriter:
     """Writes for one term of a leader, after it has read what the leader before it wrote."""
 
-    def __init__(self, *, api: KubeApi, quotas: Quotas, resources: Resources, events: EventPoster) -> None:
+    def __init__(self, *, api: KubeApi, quotas: AnyQuotas, resources: Resources, events: EventPoster) -> None:
         """Take the parts: where it is written, who counts, who is to be told of, and where Events go."""
         self._api = api
         self._quotas = quotas
@@ -45,20 +45,23 @@ class UsageWriter:
         self._not_before: dict[PoolKey, float] = {}
 
     def begin(self) -> None:
-        """Count what was written before. Everything was read by now."""
+        """Take what was written before. Everything was read by now."""
         self._written = {key: quota.usage for key, quota in self._resources.quotas.items() if quota.usage is not None}
-        self._quotas.restore(self._written)
         now = asyncio.get_running_loop().time()
         self._due = {key: now + _MINUTE for key, usage in self._written.items() if usage.models}
 
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
+            try:
+                await self._quotas.restore(self._written)
+                await self._look(asyncio.get_running_loop().time())
+            except UnavailableError as error:
+                _log.info("what tenants used is told later", why=str(error))
             await asyncio.sleep(_LOOK)
-            await self._look(asyncio.get_running_loop().time())
 
     async def _look(self, now: float) -> None:
-        for key in self._quotas.touched():
+        for key in await self._quotas.touched():
             # Once nothing more comes, the last minute is over after a minute.
             self._due[key] = min(self._due.get(key, now), max(now, self._not_before.get(key, now)))
         due = [key for key, at in self._due.items() if at <= now]
@@ -66,8 +69,8 @@ class UsageWriter:
             await asyncio.gather(*(self._tell(key, now) for key in due[start : start + _AT_ONCE]))
 
     async def _tell(self, key: PoolKey, now: float) -> None:
+        known, usage = self._resources.quotas.get(key), await self._quotas.usage(key)
         del self._due[key]
-        known, usage = self._resources.quotas.get(key), self._quotas.usage(key)
         if known is None or usage is None:
             return
         before = self._written.get(key)

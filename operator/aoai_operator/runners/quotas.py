@@ -23,7 +23,7 @@ ASK, SETTLE = "Ask", "Settle"
 Call = Callable[[str, bytes], Awaitable[bytes]]
 """Calls the leader, or raises UnavailableError."""
 
-_KEPT = 50_000
+KEPT = 50_000
 """Settlements that wait for a leader; the oldest are then forgotten, and their charges stay."""
 _BATCH = 200
 _PAUSE = 0.1
@@ -50,7 +50,7 @@ class Quotas:
         self._restored = False
         self._tables: Mapping[PoolKey, RoutingTable] = {}
         self._observed = Overrides()
-        self._waiting: deque[Settlement] = deque(maxlen=_KEPT)
+        self._waiting: deque[Settlement] = deque(maxlen=KEPT)
         self._woken = asyncio.Event()
 
     def lead(self, leading: bool) -> None:
@@ -74,17 +74,17 @@ class Quotas:
         if self._ledger is not None:
             self._ledger.observed(overrides)
 
-    def restore(self, told: Mapping[PoolKey, TenantUsage]) -> None:
+    async def restore(self, told: Mapping[PoolKey, TenantUsage]) -> None:
         """Count what the leader before this one had counted, and answer from now on."""
-        if self._ledger is not None:
+        if self._ledger is not None and not self._restored:
             self._ledger.restore(told)
             self._restored = True
 
-    def touched(self) -> set[PoolKey]:
+    async def touched(self) -> set[PoolKey]:
         """Return the tenants of whom something was counted since the last call."""
         return self._ledger.ledger.touched() if self._ledger is not None else set()
 
-    def usage(self, tenant: PoolKey) -> TenantUsage | None:
+    async def usage(self, tenant: PoolKey) -> TenantUsage | None:
         """Return what a tenant used; None for one without limits, or where this replica does not lead."""
         return self._ledger.usage(tenant, self._now()) if self._ledger is not None else None
 

@@ -83,6 +83,26 @@ class Refused:
     period: Period | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a store decided.
+
+    Attributes:
+        found: that.
+        bounds: the limits that the request had to keep, with what counts of each after it was let in, or before it
+            was refused.
+        now: when.
+    """
+
+    found: Granted | Refused
+    bounds: tuple[Bound, ...]
+    now: int
+
+
+Rest = tuple[int, Amount]
+"""A grant, and what is left of its lease."""
+
+
 def refusal(ask: Ask, limits: Limits, running: int, bounds: Sequence[Bound], now: int) -> Refused | None:
     """Return why a request is not let in; None where it is. `running` are those of its tenant that may be under way."""
     if ask.need and (most := limits.concurrent) is not None and running >= most:
@@ -111,7 +131,8 @@ def lease_of(ask: Ask, bounds: Sequence[Bound], now: int) -> tuple[Amount, int]:
     lefts = [(b, b.most - b.meter.used(now) - ask.need.get(b.unit, 0)) for b in bounds]
     given = dict(ask.want)
     for bound, left in lefts:
-        given[bound.unit] = min(given.get(bound.unit, 0), bound.most // OF_LIMIT, left // OF_LEFT)
+        share = min(bound.most // OF_LIMIT, left // OF_LEFT)
+        given[bound.unit] = max(0, min(given.get(bound.unit, 0), share))
     far = all(2 * left > bound.most for bound, left in lefts if bound.ends is None)
     # What is spent in a calendar window counts in that one: no lease is for two of them.
     ends = (bound.ends - 1 - now for bound, _ in lefts if bound.ends is not None)

@@ -35,6 +35,7 @@ class _Grant:
         at, need: when the request that asked was charged, and with how much.
         spent_at, charged: when the lease is taken to be spent, and how much of it is charged there.
         leased: whether there is one: without, nothing of it is to come once the request that asked is settled.
+        budgeted: whether it counts in a budget.
         running: whether the request that asked may be under way.
         open: whether the lease may be.
         settled: the draws that were settled.
@@ -48,6 +49,7 @@ class _Grant:
     spent_at: int
     charged: dict[Unit, int]
     leased: bool
+    budgeted: bool
     running: bool
     open: bool = True
     settled: set[int] = field(default_factory=set)
@@ -206,7 +208,8 @@ class Ledger:
         taken = pool.taken(ask.tenant) if pool else None
         self._touched.add(ask.tenant)
         meters = _meters(account, ask.model, taken)
-        grant = _Grant(ask.tenant, account, meters, now, ask.need, now + life, dict(lease), bool(lease), running)
+        leased, budgeted = bool(lease), bool(lease and account.limits.budgets)
+        grant = _Grant(ask.tenant, account, meters, now, ask.need, now + life, dict(lease), leased, budgeted, running)
         charge(meters, grant.at, grant.need)
         charge(meters, grant.spent_at, grant.charged)
         self._grants[self._last] = grant
@@ -221,7 +224,7 @@ class Ledger:
             if over is None:
                 continue
             over.stop()
-            if over.open and over.leased and over.account.limits.budgets and ended < over.at + RESTS_MS:
+            if over.open and over.budgeted and ended < over.at + RESTS_MS:
                 heappush(self._ends, (over.at + RESTS_MS, number))
             else:
                 del self._grants[number]

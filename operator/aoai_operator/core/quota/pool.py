@@ -11,7 +11,7 @@ from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.quota.sharing import Claim, Priority, shares
 from aoai_operator.core.quota.window import Window
 
-_GRAIN_MS = 100
+GRAIN_MS = 100
 """How long shares stay as they were worked out: the wishes of others change them no sooner."""
 
 
@@ -37,6 +37,24 @@ class Pool:
     capacity: int
     rights: Mapping[PoolKey, Right]
     lend_idle_after_ms: int | None = None
+
+    def claim(self, tenant: PoolKey, wanted: int, asked: int, now: int) -> Claim:
+        """Return a tenant's claim, who asked for so much in the last minute, and the last time at `asked`."""
+        right = self.right(tenant)
+        return Claim(tenant, right.guaranteed, wanted, right.priority, right.burst, self.idle(asked, now))
+
+    def idle(self, asked: int, now: int) -> bool:
+        """Tell whether the guarantee of a tenant that asked last at `asked` is lent."""
+        return self.lend_idle_after_ms is not None and now - asked >= self.lend_idle_after_ms
+
+    def ever(self, tenant: PoolKey) -> int:
+        """Return the most that a tenant's share can be."""
+        right = self.right(tenant)
+        return max(self.capacity if right.burst else 0, right.guaranteed)
+
+    def right(self, tenant: PoolKey) -> Right:
+        """Return what a tenant was promised."""
+        return self.rights.get(tenant, Right())
 
 
 class Taken:
@@ -76,35 +94,24 @@ class SharedPool:
     def want(self, tenant: PoolKey, tokens: int, now: int) -> None:
         """Note that a tenant asks for tokens, whether it gets them or not."""
         known = self.taken(tenant)
-        if self._idle(tenant, now):
+        if self._pool.idle(known.asked, now):
             self._shared_at = -1
         known.asked = now
         known.wanted.charge(now, tokens)
 
     def bounds(self, tenant: PoolKey, tokens: int, now: int) -> Iterator[Bound]:
         """Yield what a tenant that wants so many tokens must keep: its share, and beyond its guarantee what is free."""
-        if now // _GRAIN_MS != self._shared_at:
-            self._shares, self._shared_at = shares(self._pool.capacity, self._claims(now)), now // _GRAIN_MS
+        if now // GRAIN_MS != self._shared_at:
+            self._shares, self._shared_at = shares(self._pool.capacity, self._claims(now)), now // GRAIN_MS
         mine = self.taken(tenant).window
         most = self._shares.get(tenant, self._pool.capacity)
-        yield Bound("capacity", ALL_MODELS, Unit.TOKENS, most, mine, ever=self._most(tenant))
+        yield Bound("capacity", ALL_MODELS, Unit.TOKENS, most, mine, ever=self._pool.ever(tenant))
         # What others borrowed lapses within a minute; who takes what is its own need not wait for that.
-        if mine.used(now) + tokens > self._right(tenant).guaranteed:
+        if mine.used(now) + tokens > self._pool.right(tenant).guaranteed:
             yield Bound("capacity", ALL_MODELS, Unit.TOKENS, self._pool.capacity, self._total)
 
     def _claims(self, now: int) -> Iterator[Claim]:
         for tenant in self._pool.rights.keys() | self._taken.keys():
-            right, known = self._right(tenant), self._taken.get(tenant)
-            wanted = known.wanted.used(now) if known else 0
-            yield Claim(tenant, right.guaranteed, wanted, right.priority, right.burst, self._idle(tenant, now))
-
-    def _idle(self, tenant: PoolKey, now: int) -> bool:
-        after, known = self._pool.lend_idle_after_ms, self._taken.get(tenant)
-        return after is not None and now - (known.asked if known else 0) >= after
-
-    def _most(self, tenant: PoolKey) -> int:
-        right = self._right(tenant)
-        return max(self._pool.capacity if right.burst else 0, right.guaranteed)
-
-    def _right(self, tenant: PoolKey) -> Right:
-        return self._pool.rights.get(tenant, Right())
+            known = self._taken.get(tenant)
+            wanted, asked = (known.wanted.used(now), known.asked) if known else (0, 0)
+            yield self._pool.claim(tenant, wanted, asked, now)

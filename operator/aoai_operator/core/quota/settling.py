@@ -43,13 +43,15 @@ class Settlement:
     owed: bool = False
 
 
+_UNASKED = "unasked:"
+"""What our Lua logs of a request that it refused by itself (lua/quota.lua)."""
 _MAYBE_SENT = frozenset({"DC", "DPE", "UT", "SI", "DT", "UC", "UR", "UPE"})
 """Envoy's response flags of requests that broke off: the client left, time was up, or the upstream broke off."""
 
 
 def settlement_of(answer: Answer) -> Settlement | None:
     """Return the settlement of a request; None where it cannot have been anything that is counted."""
-    if not answer.tenant:
+    if not answer.tenant or answer.quota.startswith(_UNASKED):
         return None
     grant, draw, tokens, cost, text_bytes = _told(answer.quota)
     usage = answer.usage

@@ -181,13 +181,13 @@ local function tell_rates(headers, put, e, now)
   tell_rate(headers, put, e, 'requests', REQUESTS, now)
 end
 
--- What the log says of a request: how it was let in, or `no:LIMIT:MODEL`.
+-- What the log says of a request: how it was let in, or `no:LIMIT:MODEL`, or `unasked:LIMIT:MODEL` where the ledger knows nothing of it.
 local function keep_for_the_log(h, note)
   if note ~= '-' then h:streamInfo():filterState():set('aoai.quota', 'envoy.string', note) end
 end
 
--- Answers 429. `ms` nil: it could never be let in.
-local function quota_refuses(h, e, tenant, model, now, ms, limit, of, period)
+-- Answers 429. `ms` nil: it could never be let in. `word`: what the log says first.
+local function quota_refuses(h, e, tenant, model, now, ms, limit, of, period, word)
   local fields = {[':status'] = '429', ['content-type'] = 'application/json', ['x-aoai-local'] = 'quota'}
   local message, kind, code
   if period then
@@ -210,7 +210,7 @@ local function quota_refuses(h, e, tenant, model, now, ms, limit, of, period)
   end
   if ms then fields['retry-after-ms'], fields['retry-after'] = format('%d', ms), format('%d', ceil(ms / 1000)) end
   if e.rates then tell_rates(fields, rawset, e, now) end
-  keep_for_the_log(h, format('no:%s:%s', limit, model))
+  keep_for_the_log(h, format('%s:%s:%s', word or 'no', limit, model))
   h:headers():replace('x-aoai-answered', '1')
   h:respond(fields, format('{"error":{"message":"%s","type":"%s","param":null,"code":"%s"}}', message, kind, code))
   return nil
@@ -238,12 +238,12 @@ local function owe(e, t, c)
 end
 
 -- The ledger is away, or slow: this worker's share of the rates holds, and what it lets in is owed, and told with the next ask.
-local function without(h, e, tenant, model, quota, t, c, now)
+local function without(h, e, tenant, model, quota, t, c, now, word)
   local known, at = known_refusal(e, t, now)
   local ms = known and at and at - now or DOWN
   if quota.shadow then return owe(e, t, c) end
-  if known then return quota_refuses(h, e, tenant, model, now, max(1, ceil(ms)), e.no_limit, e.no_of, e.no_period) end
-  if quota.deny then return quota_refuses(h, e, tenant, model, now, DOWN, 'ledger') end
+  if known then return quota_refuses(h, e, tenant, model, now, max(1, ceil(ms)), e.no_limit, e.no_of, e.no_period, word) end
+  if quota.deny then return quota_refuses(h, e, tenant, model, now, DOWN, 'ledger', nil, nil, word) end
   local limit = quota.models[model] or quota
   local gone = max(0, now - (e.open_at or now)) / WORKERS / 60000
   e.open_at = now
@@ -253,7 +253,8 @@ local function without(h, e, tenant, model, quota, t, c, now)
   e.spare_r = min(deep_r, (e.spare_r or deep_r) + (limit.requests or 0) * gone)
   -- One that is larger than all that may be saved up is let in when as much was, and paid back before the next.
   if e.spare_t < min(t, deep_t) or e.spare_r < 1 then
-    return quota_refuses(h, e, tenant, model, now, DOWN, e.spare_r < 1 and 'requestsPerMinute' or 'tokensPerMinute')
+    local limit_of = e.spare_r < 1 and 'requestsPerMinute' or 'tokensPerMinute'
+    return quota_refuses(h, e, tenant, model, now, DOWN, limit_of, nil, nil, word)
   end
   e.spare_t, e.spare_r = e.spare_t - t, e.spare_r - 1
   return owe(e, t, c)
@@ -369,10 +370,11 @@ local function quota_admits(h, pool, tenant, model, quota, s, operation)
   else
     local known, at = known_refusal(e, t, now)
     if known then
-      return quota_refuses(h, e, tenant, model, now, at and max(1, ceil(at - now)), at and e.no_limit or 'tokensPerMinute', e.no_of, e.no_period)
+      local ms, limit = at and max(1, ceil(at - now)), at and e.no_limit or 'tokensPerMinute'
+      return quota_refuses(h, e, tenant, model, now, ms, limit, e.no_of, e.no_period, 'unasked')
     end
   end
-  if now < down_till and now >= down_from then return note or without(h, e, tenant, model, quota, t, c, now) end
+  if now < down_till and now >= down_from then return note or without(h, e, tenant, model, quota, t, c, now, 'unasked') end
   if down_till > 0 then down_from, down_till = now, now + DEADLINE end      -- one request tries, the others do not wait
   local want = ''
   if now >= e.asking and not e.next then      -- one request asks for a lease, the others for themselves
