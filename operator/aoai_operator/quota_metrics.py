@@ -36,6 +36,9 @@ class QuotaMetrics:
         self._shadowed = counter("aoai_quota_shadow_refused", "Requests that a shadow would have refused.", "limit")
         self._reserved = counter("aoai_quota_reserved_tokens", "Tokens reserved for requests that are settled.")
         self._settled = counter("aoai_quota_settled_tokens", "Tokens that the same requests counted for.")
+        self._unanswered = Counter(
+            "aoai_quota_unanswered", "Asks of proxies that nobody could answer.", registry=registry
+        )
         self._cost = counter("aoai_quota_cost", "Money that they cost, by the pool's prices.", "currency")
 
     def answer(self, answer: Answer) -> None:
@@ -54,6 +57,10 @@ class QuotaMetrics:
         """Count what would have been refused."""
         whose = self._labels(str(question.tenant), str(question.pool), question.model)
         self._shadowed.labels(*whose, refused.limit).inc()
+
+    def unanswered(self) -> None:
+        """Count an ask that could not be answered."""
+        self._unanswered.inc()
 
     def settled(self, settled: Settled) -> None:
         """Count what was reserved for a request, and what it was in the end."""

@@ -18,7 +18,8 @@ from aoai_operator.core.quota.limits import Amount, Budget, Limits, Unit
 from aoai_operator.core.quota.usage import Usage
 from aoai_operator.ports import UnavailableError
 from aoai_operator.settings import HostPort, RedisSettings
-from support.redis import PASSWORD, RedisServer, forwarded, redis_cluster, redis_server
+from support.cluster.forwarder import forwarding
+from support.redis import PASSWORD, RedisServer, redis_cluster, redis_server
 from support.servers import Authority
 from support.waiting import eventually
 
@@ -186,7 +187,7 @@ async def test_by_tls_it_must_be_certified(tmp_path: Path, server: RedisServer) 
     for name in ("ours", "others"):
         (tmp_path / name).mkdir()
     ours, others = Authority(tmp_path / "ours"), Authority(tmp_path / "others")
-    async with forwarded(lambda: server.port, ours.server("localhost")) as port:
+    async with forwarding(lambda: [("127.0.0.1", server.port)], ours.server("localhost")) as port:
         there = HostPort("localhost", port)
         async with ledger(server, address=there, tls=True, ca_file=ours.ca_file) as made:
             await made.restore({})

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import openai
 
 from support.calls import ask
+from support.cluster.client import Json
 from support.cluster.control_plane import ControlPlane
-from support.cluster.fleet import leader, start_fleet
-from support.cluster.house import House
+from support.cluster.fleet import leader, other, start_fleet
+from support.cluster.forwarder import forwarding
+from support.cluster.house import QUOTAS, House
+from support.redis import PASSWORD, redis_server
 from support.waiting import eventually
 
 LIMIT = 120
@@ -63,10 +67,32 @@ class Callers:
         sent = sorted(self.let_in)
         return max((sum(1 for other in sent if one <= other < one + MINUTE) for one in sent), default=0)
 
+    async def full(self) -> None:
+        """Wait until nothing is let in any more."""
+
+        async def refused() -> bool:
+            before, goal = len(self.let_in), self.refused + 500
+            await eventually(lambda: self.refused >= goal, within=60, what="more are refused")
+            return len(self.let_in) == before
+
+        await eventually(refused, within=90, what="the limit is reached")
+
     async def more(self, count: int = 1) -> None:
         """Wait until so many more were let in."""
         goal = len(self.let_in) + count
         await eventually(lambda: len(self.let_in) >= goal, within=90, what="more are let in")
+
+
+@asynccontextmanager
+async def counted_in_redis(plane: ControlPlane, namespace: str, port: Callable[[], int]) -> AsyncIterator[House]:
+    """Run a house whose replicas count in the Redis that has a port, behind an address that stays."""
+    async with forwarding(lambda: [("127.0.0.1", port())]) as address:
+        redis = {"url": f"redis://127.0.0.1:{address}", "credentialsSecret": "redis-login"}
+        async with House(plane, namespace, values={"quotas": {"redis": redis}}) as house:
+            metadata = {"name": "redis-login", "namespace": namespace}
+            login = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"password": PASSWORD}}
+            await plane.apply(login)
+            yield house
 
 
 async def limited(house: House) -> Callers:
@@ -114,3 +140,88 @@ async def test_a_leader_that_is_killed_loses_what_was_not_written_and_no_more(
             await callers.more()
         lost = sum(1 for sent in callers.let_in if killed - WRITTEN_EVERY <= sent <= killed)
         assert callers.worst_minute() <= LIMIT + lost
+
+
+async def test_with_redis_parts_that_die_lose_nothing(plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    """A leader, the other replica, an Envoy, a Redis that keeps a file; while that stands still nothing is let in."""
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    with redis_server(tmp_path, *options, password=PASSWORD) as redis:
+        async with counted_in_redis(plane, namespace, lambda: redis.port) as house:
+            callers = await limited(house)
+            async with callers.calling():
+                await callers.more(LIMIT // 4)
+                first = await leader(house)
+                await first.part.kill()
+                await callers.more(LIMIT // 6)
+                await first.part.start()
+                await eventually(first.ready, within=60, what="it is ready again")
+                second = other(house, first)
+                await second.part.kill()
+                redis.kill()
+                redis.start()
+                await house.release.gateways["gateway-0"].part.kill()
+                await callers.more(LIMIT // 6)
+                await house.release.start_gateway("gateway-0")
+                await second.part.start()
+                await eventually(lambda: callers.refused > 50, within=90, what="the limit is reached")
+                with redis.paused():
+                    refused = callers.refused
+                    await eventually(lambda: callers.refused > refused + 100, within=60, what="nobody is let in")
+                await callers.more()
+            assert callers.worst_minute() <= LIMIT
+
+
+async def test_a_redis_that_was_emptied_knows_what_the_statuses_said(
+    plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    with redis_server(tmp_path, password=PASSWORD) as redis:
+        async with counted_in_redis(plane, namespace, lambda: redis.port) as house:
+            callers = await limited(house)
+            async with callers.calling():
+                await callers.more(LIMIT // 2)
+            await told(house, at_least=len(callers.let_in))
+            with redis.client() as client:
+                client.flushall()
+            async with callers.calling():
+                await callers.full()
+                await callers.more()
+            assert callers.worst_minute() <= LIMIT
+
+
+async def test_a_redis_that_takes_over_lacks_its_last_moments_at_most(
+    plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with redis_server(first, password=PASSWORD) as primary:
+        follow = ("--replicaof", "127.0.0.1", str(primary.port), "--masterauth", PASSWORD)
+        with redis_server(second, *follow, password=PASSWORD) as replica:
+            ports = [primary.port]
+            async with counted_in_redis(plane, namespace, lambda: ports[-1]) as house:
+                callers = await limited(house)
+                async with callers.calling():
+                    await callers.more(LIMIT // 2)
+                with primary.client() as client:
+                    assert client.wait(1, 10_000) == 1
+                async with callers.calling():
+                    await callers.more()
+                    failed = time.monotonic()
+                    primary.kill()
+                    with replica.client() as client:
+                        client.replicaof("NO", "ONE")
+                    ports.append(replica.port)
+                    await callers.full()
+                    await callers.more()
+                lost = sum(1 for sent in callers.let_in if failed - 1 <= sent <= failed)
+                assert callers.worst_minute() <= LIMIT + lost
+
+
+async def told(house: House, *, at_least: int) -> None:
+    """Wait until the status tells that so many requests were used."""
+
+    def tells(quota: Json) -> bool:
+        used, _, limit = quota.get("status", {}).get("usage", {}).get("requests", "0/").partition("/")
+        return int(used) >= at_least and limit == str(LIMIT)
+
+    await house.plane.wait_for(tells, QUOTAS, "team", namespace=house.namespace)

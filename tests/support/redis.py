@@ -1,15 +1,13 @@
-"""A real Redis, as its wheel brings it."""
+"""A real Redis, as its wheel brings it: without TLS."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
-import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,44 +101,6 @@ def _free_port() -> int:
             port: int = probe.getsockname()[1]
         if port < _HIGHEST:
             return port
-
-
-@asynccontextmanager
-async def forwarded(target: Callable[[], int], tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Forward a port to another one while the block runs, as a Service does, or as what ends TLS before Redis.
-
-    The wheel's Redis is built without TLS.
-    """
-    open_ones: set[asyncio.StreamWriter] = set()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", target())
-        except OSError:
-            writer.close()
-            return
-        open_ones.update((writer, back))
-        await asyncio.gather(pump(reader, back), pump(there, writer))
-        open_ones.difference_update((writer, back))
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in open_ones:
-            writer.close()
-        await server.wait_closed()
 
 
 @contextmanager

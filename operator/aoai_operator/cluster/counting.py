@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from aoai_operator.adapters.redis.client import connect
 from aoai_operator.adapters.redis.ledger import RedisLedger
-from aoai_operator.core.quota.admission import Meters
-from aoai_operator.runners.quotas import Call, Quotas
+from aoai_operator.runners.quotas import Call, Meters, Quotas
 from aoai_operator.runners.shared_quotas import SharedQuotas
 from aoai_operator.settings import RedisSettings
 

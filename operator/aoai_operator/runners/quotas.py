@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
-from aoai_operator.core.quota.admission import Admission, Meters
+from aoai_operator.core.quota.admission import Admission
+from aoai_operator.core.quota.admission import Meters as LedgerMeters
 from aoai_operator.core.quota.asking import Question, read, write
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.table import RoutingTable
@@ -30,6 +32,14 @@ _PAUSE = 0.1
 """Seconds between two batches, and before a new try."""
 
 _SETTLEMENTS = TypeAdapter(list[Settlement])
+
+
+class Meters(LedgerMeters, Protocol):
+    """Counts what is asked as well."""
+
+    def unanswered(self) -> None:
+        """Count an ask that could not be answered."""
+        ...
 
 
 class Quotas:
@@ -100,9 +110,13 @@ class Quotas:
             UnavailableError: nobody leads, or the leader does not answer.
         """
         question = read(line)
-        if self._ledger is None:
-            return (await self._call(ASK, line.encode())).decode()
-        return self._answer(self._ledger, question)
+        try:
+            if self._ledger is None:
+                return (await self._call(ASK, line.encode())).decode()
+            return self._answer(self._ledger, question)
+        except UnavailableError:
+            self._meters.unanswered()
+            raise
 
     def settle(self, settlement: Settlement) -> None:
         """Take what a request used."""

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
-from aoai_operator.core.quota.admission import Meters
 from aoai_operator.core.quota.asking import read, write
 from aoai_operator.core.quota.deciding import Granted
 from aoai_operator.core.quota.policy import Due, Policy, Settled, answered
@@ -20,7 +19,7 @@ from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.usage import read_usage
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.ports import QuotaStore, UnavailableError
-from aoai_operator.runners.quotas import ASK, KEPT
+from aoai_operator.runners.quotas import ASK, KEPT, Meters
 
 _AT_ONCE = 16
 _AGAIN = 0.5
@@ -97,6 +96,7 @@ class SharedQuotas:
             )
         except UnavailableError as error:
             self._tell_away(error)
+            self._meters.unanswered()
             raise
         self._tell_back()
         if decided is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -11,10 +12,11 @@ Backends = Callable[[], Sequence[tuple[str, int]]]
 
 
 @asynccontextmanager
-async def forwarding(backends: Backends) -> AsyncIterator[int]:
+async def forwarding(backends: Backends, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Forward TCP from a free port of 127.0.0.1, its value, to one of the backends that there are then.
 
-    As with a Service, a connection stays with its backend, and one that cannot be reached is not asked twice.
+    As with a Service, a connection stays with its backend, and one that cannot be reached is not asked twice. `tls`
+    ends here.
     """
     turn = itertools.count()
     tasks: set[asyncio.Task[None]] = set()
@@ -31,7 +33,7 @@ async def forwarding(backends: Backends) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -113,7 +113,9 @@ class Release:
         arguments = [_expanded(text, known).replace("0.0.0.0", pod.ip) for text in container["args"]]
         shared = self.directory / name / "run/aoai"
         shared.mkdir(parents=True)
-        arguments = [text.replace("/run/aoai", str(shared)) for text in arguments]
+        await self._mount(template, container, self.directory / name)
+        mounted = str(self.directory / name / "etc/aoai")
+        arguments = [text.replace("/run/aoai", str(shared)).replace("/etc/aoai", mounted) for text in arguments]
         settings = {
             "AOAI_KUBECONFIG": str(account.kubeconfig),
             "AOAI_GATEWAY_HTTP": f"127.0.0.1:{self.http_port}",
