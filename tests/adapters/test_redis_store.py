@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from aoai_operator.adapters.redis.client import connect
 from aoai_operator.adapters.redis.ledger import RedisLedger
@@ -161,7 +163,9 @@ async def test_credentials_are_read_anew_when_they_changed(tmp_path: Path) -> No
         async with ledger(server, credentials=login) as made:
             await made.restore({})
             with server.client() as client:
-                client.execute_command("ACL", "SETUSER", "quotas", "on", ">changed", "~{aoai}:*", "+@all")
+                client.execute_command(
+                    "ACL", "SETUSER", "quotas", "on", ">changed", "~{aoai}:*", *rights_of_the_runbook()
+                )
                 (login / "username").write_text("quotas")
                 (login / "password").write_text("changed")
                 client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -181,6 +185,27 @@ async def test_credentials_are_read_anew_when_they_changed(tmp_path: Path) -> No
             (login / "password").unlink()
             with pytest.raises(UnavailableError, match="no readable file password"):
                 await asked(made, 1)
+
+
+def rights_of_the_runbook() -> list[str]:
+    """Return what the runbook says that a user needs."""
+    text = (Path(__file__).parents[2] / "docs/runbook.md").read_text(encoding="utf-8")
+    found = re.search(r"`~\{PREFIX\}:\* ([^`]*)`", text)
+    assert found is not None
+    return found[1].split()
+
+
+async def test_a_clock_that_is_set_back_lets_what_was_used_count_for_a_minute_from_then_on(server: RedisServer) -> None:
+    client, now = Redis(port=server.port), [1_795_000_000_000]
+    made = RedisLedger(client, prefix="clock", now=lambda: now[0])
+    made.limit({TEAM: Limits({Unit.TOKENS: 1_000})})
+    await made.restore({})
+    await asked(made, 600)
+    now[0] -= 3_600_000
+    assert isinstance(await asked(made, 401), Refused)
+    now[0] += 61_000
+    assert isinstance(await asked(made, 1_000), Granted)
+    await client.aclose()
 
 
 async def test_by_tls_it_must_be_certified(tmp_path: Path, server: RedisServer) -> None:
