@@ -21,6 +21,7 @@ from bench.scenarios import (
     failover,
     harvest,
     latency,
+    ledger,
     litellm,
     neighbours,
     proxy,
@@ -39,6 +40,7 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "quotas": quotas.run,
     "exactness": exactness.run,
     "neighbours": neighbours.run,
+    "ledger": ledger.run,
     "scale": scale.run,
     "cluster": cluster.run,
     "litellm": litellm.run,
@@ -54,7 +56,8 @@ scenarios:
   failover  errors that clients see while one of three regions breaks
   quotas    what quotas cost: drawing on leases, and asking for every request
   exactness 500 clients on a limit, ours and LiteLLM's; tenants that share a pool while one floods
-  neighbours a tenant's p99 while another is refused 2,000 times a second; the ledger with 10,000 tenants
+  neighbours a tenant's p99 while another is refused 2,000 times a second
+  ledger    a decision of the ledger in memory and in Redis, with 10, 1,000 and 10,000 tenants
   scale     a change of one of 10, 100 and 1,000 pools to two Envoys: time, bytes, memory
   cluster   the same on a real API server: start, time, API calls; with 1,000 pools it takes long (--largest 100)
   litellm   LiteLLM beside it in all of these (installed on first use)

@@ -192,4 +192,4 @@ async def test_what_was_promised_and_cannot_be_kept_is_a_condition(plane: Contro
             await house.apply_pool(endpoints=endpoints, quotas=promised)
             await becomes(house, Guaranteed=told)
         await house.apply_pool(quotas=promised)
-        await becomes(house, Guaranteed=("False", "CapacityUnknown"))
+        await becomes(house, Guaranteed=("Unknown", "CapacityUnknown"))

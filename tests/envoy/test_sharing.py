@@ -28,9 +28,10 @@ async def azure() -> AsyncIterator[Simulator]:
         yield running
 
 
-def manifest(azure: Simulator, quotas: Mapping[str, Json], *, capacity: int = CAPACITY, **spec: Json) -> str:
+def manifest(azure: Simulator, quotas: Mapping[str, Json], *, capacity: int | None = CAPACITY, **spec: Json) -> str:
     """Return a pool over one region, shared by these tenants; an answer has as many tokens as its request allows."""
-    endpoint = {"deployments": [{"model": "gpt-4o", "name": "gpt-4o", "capacity": {"tokensPerMinute": capacity}}]}
+    gives = {"capacity": {"tokensPerMinute": capacity}} if capacity else {}
+    endpoint = {"deployments": [{"model": "gpt-4o", "name": "gpt-4o", **gives}]}
     return pool_manifest(
         azure,
         endpoints={"eastus": endpoint},
@@ -46,11 +47,11 @@ def key(tenant: str) -> str:
 
 
 async def call(gateway: LocalGateway, tenant: str, tokens: int = EACH) -> httpx.Response:
-    """Ask as a tenant for an answer of so many tokens."""
+    """Ask as a tenant, or as nobody, for an answer of so many tokens."""
     body = {"model": "gpt-4o", "messages": HELLO, "max_tokens": tokens}
     async with httpx.AsyncClient(timeout=30) as client:
         url = f"{gateway.url}/ai/chat/openai/v1/chat/completions"
-        return await client.post(url, headers={"api-key": key(tenant)}, json=body)
+        return await client.post(url, headers={"api-key": key(tenant)} if tenant else {}, json=body)
 
 
 async def flood(gateway: LocalGateway, tenant: str, tokens: int = EACH) -> httpx.Response:
@@ -106,3 +107,25 @@ async def test_another_capacity_counts_at_once(azure: Simulator) -> None:
             return (await call(gateway, "first")).status_code == 200
 
         await eventually(raised, what="there is more")
+
+
+async def test_what_nobody_configured_is_learned_from_what_azure_says_and_told_to_nobody() -> None:
+    deployment = Deployment(name="gpt-4o", model="gpt-4o", tokens_per_minute=CAPACITY)
+    async with Simulator([Region(name="eastus", deployments=[deployment])]) as azure:
+        quotas = {"kept": {"guaranteed": {"tokensPerMinute": 2_500}}, "other": {}}
+        spec: Json = {"auth": {"required": False}}
+        async with LocalGateway(manifest(azure, quotas, capacity=None, **spec)) as gateway:
+            first = await call(gateway, "other", 600)
+            assert first.status_code == 200, "nobody knows yet"
+
+            async def learned() -> bool:
+                return "its share of what the pool can give" in (await call(gateway, "other", 600)).text
+
+            await eventually(learned, what="what is guaranteed is kept")
+            kept = await call(gateway, "kept", 2_000)
+            assert kept.status_code == 200
+            anonymous = await call(gateway, "")
+            assert anonymous.status_code == 200
+            for answer in (first, kept, anonymous):
+                told = [value for name, value in answer.headers.items() if "capacity" in name or "ratelimit" in name]
+                assert str(CAPACITY) not in told

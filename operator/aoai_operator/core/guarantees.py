@@ -6,20 +6,27 @@ from collections.abc import Container, Iterator, Mapping
 
 from aoai_operator.core.lanes import dedicated_tenants
 from aoai_operator.core.names import HostKey
-from aoai_operator.core.table import Model, RoutingTable, Share, Tenant
+from aoai_operator.core.table import Host, Model, RoutingTable, Share, Tenant
+
+NOTHING: Mapping[HostKey, int] = {}
 
 
-def capacity_of(table: RoutingTable, model: Model, out: Container[HostKey] = ()) -> int | None:
-    """Return the tokens that a model's deployments give in a minute; None where one of them does not tell its own.
+Learned = Mapping[HostKey, int]
+"""What Azure said that deployments give, where nobody configured it."""
+
+
+def capacity_of(
+    table: RoutingTable, model: Model, out: Container[HostKey] = (), learned: Learned = NOTHING
+) -> int | None:
+    """Return the tokens that a model's deployments give in a minute; None where it is not known of one of them.
 
     Those that are `out` give none, nor do those of endpoints that drain, lack their credential, or serve some tenants
     alone.
     """
-    serving = {e.name for e in table.endpoints if e.usable and not e.drain and not e.dedicated_to}
     capacities = [
-        host.capacity
-        for host in model.hosts
-        if host.endpoint in serving and HostKey(table.key, host.endpoint, host.deployment) not in out
+        learned.get(key) if host.capacity is None else host.capacity
+        for host in _serving(table, model)
+        if (key := HostKey(table.key, host.endpoint, host.deployment)) not in out
     ]
     known = [capacity for capacity in capacities if capacity is not None]
     return sum(known) if len(known) == len(capacities) else None
@@ -38,22 +45,32 @@ def shares_of(table: RoutingTable, model: Model) -> Mapping[str, Share]:
 
 
 def shared_models(
-    table: RoutingTable, out: Container[HostKey] = ()
+    table: RoutingTable, out: Container[HostKey] = (), learned: Learned = NOTHING
 ) -> Iterator[tuple[Model, int, Mapping[str, Share]]]:
     """Yield the models that tenants share by what they were promised, each with its capacity and their shares.
 
-    Which they are follows from the table alone, and not from what is out.
+    Those whose capacity is not known yet are left out. What is out makes it less, and leaves no model out.
     """
     for model in table.models:
         shares = shares_of(table, model)
-        if shares and capacity_of(table, model) is not None:
-            yield model, capacity_of(table, model, out) or 0, shares
+        if shares and capacity_of(table, model, learned=learned) is not None:
+            yield model, capacity_of(table, model, out, learned) or 0, shares
+
+
+def learns(table: RoutingTable) -> bool:
+    """Tell whether tenants share what is to be learned from Azure's answers."""
+    return any(shares_of(table, m) and any(host.capacity is None for host in _serving(table, m)) for m in table.models)
 
 
 def asking_tenants(table: RoutingTable) -> Iterator[Tenant]:
     """Yield the tenants whose requests must be asked for: they have limits, or share something."""
-    sharing = {tenant for _, _, shares in shared_models(table) for tenant in shares}
+    sharing = {tenant for model in table.models for tenant in shares_of(table, model)}
     return (t for t in table.tenants if (t.quota is not None and t.quota.limited) or t.key in sharing)
+
+
+def _serving(table: RoutingTable, model: Model) -> Iterator[Host]:
+    serving = {e.name for e in table.endpoints if e.usable and not e.drain and not e.dedicated_to}
+    return (host for host in model.hosts if host.endpoint in serving)
 
 
 def _may_use(tenant: Tenant, model: Model) -> bool:

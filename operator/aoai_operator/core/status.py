@@ -99,9 +99,9 @@ def _guaranteed(table: RoutingTable | None) -> Iterator[Fact]:
         mend = "Guarantee less in the TenantQuotas, or add deployments."
         yield ConditionType.GUARANTEED, False, ConditionReason.OVERCOMMITTED, f"{'. '.join(short)}. {mend}"
     elif unknown:
-        why = f"Not every deployment of {', '.join(unknown)} tells what it can give, so nothing is kept free."
+        why = f"What the deployments of {', '.join(unknown)} give is not configured, and learned from Azure's answers."
         mend = "Give each its capacity.tokensPerMinute in spec.endpoints[].deployments."
-        yield ConditionType.GUARANTEED, False, ConditionReason.CAPACITY_UNKNOWN, f"{why} {mend}"
+        yield ConditionType.GUARANTEED, None, ConditionReason.CAPACITY_UNKNOWN, f"{why} {mend}"
     else:
         yield ConditionType.GUARANTEED, True, ConditionReason.GUARANTEED, ""
 

@@ -108,6 +108,8 @@ class SharedQuotas:
 
     def settle(self, settlement: Settlement) -> None:
         """Take what a request used."""
+        if self._policy.gives(settlement):
+            self._store.share(self._policy.pools)
         due = self._policy.due(settlement)
         if due is not None and (settlement.grant or self._policy.knows(settlement.tenant)):
             self._waiting.append((settlement, due))

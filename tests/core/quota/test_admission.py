@@ -299,10 +299,30 @@ def test_with_all_hosts_out_a_guarantee_is_let_in_still_and_nobody_else() -> Non
     assert isinstance(made.ask(question, NOW), Yes)
 
 
-def test_where_a_capacity_is_not_known_nothing_is_shared_and_nobody_asks() -> None:
+def test_what_nobody_configured_is_learned_and_nothing_is_shared_before() -> None:
     made = Admission(NOW)
     made.follow([shared(known=False)])
-    assert asked(made, Request(400, cap=10**6)) is None
+    assert isinstance(asked(made, Request(400, cap=10**6)), Yes)
+    made.settle(replace(SETTLED, endpoint="nowhere", deployment="gpt", capacity=7))
+    made.settle(replace(SETTLED, endpoint="east", deployment="gpt", capacity=1_000))
+    assert isinstance(asked(made, Request(400, cap=10**6), request_id="s"), Yes), "west has not told yet"
+    made.settle(replace(SETTLED, endpoint="west", deployment="gpt", capacity=800))
+    assert left(made, NOW + 100) == 1_200
+    made.settle(replace(SETTLED, endpoint="west", deployment="gpt", capacity=300))
+    made.settle(replace(SETTLED, endpoint="east", deployment="gpt", capacity=10**6))
+    assert left(made, NOW + 200) == 700, "the last word counts, and none against what is configured"
+    made.observed(sick("west"))
+    assert left(made, NOW + 300) == 400
+
+
+def test_what_was_learned_is_forgotten_with_its_deployment() -> None:
+    made = Admission(NOW)
+    made.follow([shared(known=False)])
+    made.settle(replace(SETTLED, endpoint="west", deployment="gpt", capacity=800))
+    assert left(made) == 1_200
+    made.follow([])
+    made.follow([shared(known=False)])
+    assert isinstance(asked(made, Request(400, cap=10**6), request_id="s"), Yes)
 
 
 def test_a_shadow_without_limits_of_its_own_is_let_in_above_its_share() -> None:

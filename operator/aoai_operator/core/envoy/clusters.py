@@ -13,6 +13,7 @@ from aoai_operator.core.envoy.luadata import source
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import common_deployment, hosts
+from aoai_operator.core.guarantees import learns
 from aoai_operator.core.lanes import lanes_of
 from aoai_operator.core.names import cluster_name
 from aoai_operator.core.table import Model, RoutingTable
@@ -160,9 +161,15 @@ def _from_metadata(table: RoutingTable, *, renames: bool) -> Json:
     if renames:
         request.append({"append": set_header("x-aoai-deployment", "%UPSTREAM_METADATA(aoai:deployment)%")})
     mutations: Json = {"request_mutations": request}
+    response = []
     if table.strategy == "Headroom":
         report = "TEXT application_utilization=1,rps_fractional=%RESP(x-ratelimit-remaining-tokens)%"
-        mutations["response_mutations"] = [{"append": set_header("endpoint-load-metrics", report)}]
+        response.append({"append": set_header("endpoint-load-metrics", report)})
+    if learns(table):
+        # The router takes the region's own out before our Lua sees it; what is put here our Lua takes out.
+        response.append({"append": set_header("x-aoai-capacity", "%RESP(x-ratelimit-limit-tokens)%")})
+    if response:
+        mutations["response_mutations"] = response
     return extension("host", "filters.http.header_mutation.v3.HeaderMutation", mutations=mutations)
 
 

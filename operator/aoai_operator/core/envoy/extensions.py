@@ -15,7 +15,7 @@ from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource, content_hash
 from aoai_operator.core.envoy.tokens import is_token
 from aoai_operator.core.envoy.topology import common_deployment, hosts
-from aoai_operator.core.guarantees import asking_tenants
+from aoai_operator.core.guarantees import asking_tenants, learns
 from aoai_operator.core.lanes import Lane, lanes_of
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.operations import INFERENCE
@@ -156,7 +156,9 @@ def _subjects(table: RoutingTable) -> Json:
 
 def _quotas(table: RoutingTable) -> Json:
     found = {t.key: _quota(t.quota or Quota(), table) for t in asking_tenants(table)}
-    return {"quotas": found} if found else {}
+    if not found:
+        return {}
+    return {"quotas": found, "learns": True} if learns(table) else {"quotas": found}
 
 
 def _quota(quota: Quota, table: RoutingTable) -> Json:

@@ -89,6 +89,8 @@ class Admission:
         if not grant and settlement.request_id and self.policy.knows(settlement.tenant):
             self._over[settlement.request_id] = None
             _forget(self._over, _OVER)
+        if self.policy.gives(settlement):
+            self.ledger.share(self.policy.pools)
         due = self.policy.due(settlement)
         if due is None or not grant:
             return False

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from aoai_operator.core.guarantees import asking_tenants, shared_models
+from aoai_operator.core.guarantees import NOTHING, Learned, asking_tenants, shared_models
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.quota.calendar import Period
 from aoai_operator.core.quota.deciding import Shared
@@ -63,13 +63,13 @@ def granted_by(table: RoutingTable) -> Mapping[PoolKey, Granted]:
     return {PoolKey.of(tenant.key): _granted(tenant.quota or Quota()) for tenant in asking_tenants(table)}
 
 
-def shared_by(table: RoutingTable, out: Container[HostKey] = ()) -> Mapping[Shared, Pool]:
-    """Return how a pool's models are shared, those that are, while some hosts are out."""
+def shared_by(table: RoutingTable, out: Container[HostKey] = (), learned: Learned = NOTHING) -> Mapping[Shared, Pool]:
+    """Return how a pool's models are shared, while some hosts are `out`, by what was learned of others."""
     return {
         (table.key, model.name): Pool(
             capacity, {PoolKey.of(tenant): _right(share) for tenant, share in shares.items()}, table.lend_idle_ms
         )
-        for model, capacity, shares in shared_models(table, out)
+        for model, capacity, shares in shared_models(table, out, learned)
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from aoai_operator.core.api.usage import TenantUsage
+from aoai_operator.core.guarantees import learns
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.observed import Overrides, State
 from aoai_operator.core.quota.account import Bound
@@ -95,6 +96,7 @@ class Policy:
         self._prompts: dict[tuple[PoolKey, str], TokensPerByte] = {}
         self._streams: dict[tuple[PoolKey, str], TokensPerByte] = {}
         self._answers: dict[tuple[PoolKey, str], Distribution] = {}
+        self._capacities: dict[HostKey, int] = {}
         self.limits: Mapping[PoolKey, Limits] = {}
         """What each tenant may use."""
         self.pools: Mapping[Shared, Pool] = {}
@@ -112,6 +114,8 @@ class Policy:
         self._granted = {tenant: granted for part in parts for tenant, granted in part.granted.items()}
         self._served = {model: served for part in parts for model, served in part.served.items()}
         self.limits = {tenant: granted.limits for tenant, granted in self._granted.items()}
+        learning = {key for part in parts if part.shares for key in part.table.host_keys()}
+        self._capacities = {key: known for key, known in self._capacities.items() if key in learning}
         self._share()
         models = {model for _, model in self._served}
         self._prompts = {key: learned for key, learned in self._prompts.items() if key in self._served}
@@ -129,6 +133,22 @@ class Policy:
         self._observed = overrides
         if self._sick == self._now_sick():
             return False
+        self._share()
+        return True
+
+    def gives(self, settlement: Settlement) -> bool:
+        """Learn what a deployment gives, and tell whether pools are shared in another way by it.
+
+        The last word counts: Azure lowers a limit for a time, and raises it again. Source: the header
+        `x-ratelimit-limit-tokens` of its answers.
+        """
+        part = self._parts.get(settlement.pool)
+        key = HostKey(settlement.pool, settlement.endpoint, settlement.deployment)
+        if not settlement.capacity or part is None or not part.shares:
+            return False
+        if self._capacities.get(key) == settlement.capacity or key not in part.table.host_keys():
+            return False
+        self._capacities[key] = settlement.capacity
         self._share()
         return True
 
@@ -181,7 +201,7 @@ class Policy:
 
     def _share(self) -> None:
         self._sick = self._now_sick()
-        shared = [shared_by(part.table, self._sick) for part in self._parts.values() if part.shares]
+        shared = [shared_by(part.table, self._sick, self._capacities) for part in self._parts.values() if part.shares]
         self.pools = {of: pool for each in shared for of, pool in each.items()}
 
     def _now_sick(self) -> frozenset[HostKey]:
@@ -195,7 +215,7 @@ class Policy:
         known = self._parts.get(table.key)
         if known is not None and (known.table is table or known.table == table):
             return known
-        return _Part(table, granted_by(table), served_by(table), bool(shared_by(table)))
+        return _Part(table, granted_by(table), served_by(table), learns(table) or bool(shared_by(table)))
 
     def _learn(self, settlement: Settlement, used: Used) -> None:
         model = settlement.pool, settlement.model

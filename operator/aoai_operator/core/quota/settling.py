@@ -27,6 +27,8 @@ class Settlement:
         sent: whether Azure may have worked on it at all; else it costs nothing.
         owed: it was let in without the ledger, and is told in another way.
         streamed_bytes: how much of a stream its client was sent; 0: it was none.
+        endpoint, deployment: who answered.
+        capacity: how many tokens a minute that one gives, as it says; 0: it did not say, or nobody wants to know.
     """
 
     tenant: PoolKey
@@ -41,6 +43,9 @@ class Settlement:
     sent: bool
     streamed_bytes: int
     owed: bool = False
+    endpoint: str = ""
+    deployment: str = ""
+    capacity: int = 0
 
 
 _UNASKED = "unasked:"
@@ -53,7 +58,7 @@ def settlement_of(answer: Answer) -> Settlement | None:
     """Return the settlement of a request; None where it cannot have been anything that is counted."""
     if not answer.tenant or answer.quota.startswith(_UNASKED):
         return None
-    grant, draw, tokens, cost, text_bytes = _told(answer.quota)
+    grant, draw, tokens, cost, text_bytes, capacity = _told(answer.quota)
     usage = answer.usage
     return Settlement(
         tenant=PoolKey.of(answer.tenant),
@@ -69,12 +74,16 @@ def settlement_of(answer: Answer) -> Settlement | None:
         and (200 <= answer.status < 300 or not _MAYBE_SENT.isdisjoint(answer.flags.split(","))),
         streamed_bytes=answer.bytes_out if answer.stream else 0,
         owed=answer.quota == "owed",
+        endpoint=answer.endpoint,
+        deployment=answer.deployment,
+        capacity=capacity,
     )
 
 
-def _told(text: str) -> tuple[int, int, int, int, int]:
+def _told(text: str) -> tuple[int, int, int, int, int, int]:
+    """Read `grant:draw:tokens:cost:bytes`, with `:capacity` where it is to be learned (lua/quota.lua)."""
     try:
-        grant, draw, tokens, cost, size = map(int, text.split(":"))
+        grant, draw, tokens, cost, size, *capacity = map(int, text.split(":"))
     except ValueError:
-        return 0, 0, 0, 0, 0
-    return grant, draw, tokens, cost, size
+        return 0, 0, 0, 0, 0, 0
+    return grant, draw, tokens, cost, size, sum(capacity)

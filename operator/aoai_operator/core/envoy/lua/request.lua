@@ -231,6 +231,7 @@ end
 -- Whether the tenant's quota lets the request in, after what the log needs to settle it was kept.
 local function within_quota(h, pool, tenant, model, operation, s)
   local quota = pool.quotas[tenant]
+  if pool.learns then quotas_seen = true end
   if not quota then return true end
   if not s and operation == 'embeddings' then
     local body = h:body()

@@ -183,12 +183,24 @@ end
 local REFUSED = '{"error":{"message":"The gateway\'s own credential was refused by every region that was tried. '
   .. 'Your request was not at fault.","type":"server_error","param":null,"code":"upstream_credential_refused"}}'
 
+-- What the deployment that answered gives in a minute is for the log alone, after what the quota says there.
+local function keep_capacity(info, headers)
+  local capacity = headers:get('x-aoai-capacity')
+  if not capacity then return end
+  headers:remove('x-aoai-capacity')
+  local note = info:filterState():get('aoai.quota')
+  if note and find(capacity, '^%d+$') and find(note, '^%d+:%d+:%d+:%d+:%d+$') then
+    info:filterState():set('aoai.quota', 'envoy.string', note .. ':' .. capacity)
+  end
+end
+
 -- A tenant sees what is left of its own rates.
 local function tell_quota(h, headers)
   local info = h:streamInfo()
   local route = route_of(h, info:routeName())
   local pool = route and route.pool
   if not pool or not pool.quotas then return end
+  if pool.learns then keep_capacity(info, headers) end
   local tenant = info:filterState():get('aoai.tenant')
   if tenant and pool.quotas[tenant] then quota_headers(headers, pool, tenant, route.model) end
 end
