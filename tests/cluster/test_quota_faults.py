@@ -188,6 +188,35 @@ async def test_a_redis_that_was_emptied_knows_what_the_statuses_said(
             assert callers.worst_minute() <= LIMIT
 
 
+async def test_a_redis_that_is_away_is_a_condition_of_who_is_limited(
+    plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    with redis_server(tmp_path, password=PASSWORD) as redis:
+        async with counted_in_redis(plane, namespace, lambda: redis.port) as house:
+            await house.release.start_operator()
+            await house.apply_pool(quotas={"team": {"limits": {"requestsPerMinute": LIMIT}}})
+            await exact_is(house, "True", "Exact")
+            with redis.paused():
+                told = await exact_is(house, "False", "LedgerUnreachable")
+                assert PASSWORD not in told
+                assert "until it answers, spec.onLedgerFailure holds." in told
+            await exact_is(house, "True", "Exact")
+
+
+async def exact_is(house: House, status: str, reason: str) -> str:
+    """Wait until the condition Exact of the tenant is so; return its message."""
+
+    def found(quota: Json) -> Json:
+        return {c["type"]: c for c in quota.get("status", {}).get("conditions", ())}
+
+    def so(quota: Json) -> bool:
+        exact = found(quota).get("Exact", {})
+        return (exact.get("status"), exact.get("reason")) == (status, reason)
+
+    quota = await house.plane.wait_for(so, QUOTAS, "team", namespace=house.namespace, within=60)
+    return str(found(quota)["Exact"].get("message", ""))
+
+
 async def test_a_redis_that_takes_over_lacks_its_last_moments_at_most(
     plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:

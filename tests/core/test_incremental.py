@@ -29,7 +29,7 @@ MANY = settings(
 def histories(draw: st.DrawFn) -> list[World]:
     """Return worlds one after the other; each keeps some parts of the one before, or much of what is in them."""
     history = draw(st.lists(worlds(before=False), min_size=2, max_size=4))
-    parts = ("pools", "quotas", "secrets", "overrides", "programming", "invalid", "namespaces")
+    parts = ("pools", "quotas", "secrets", "overrides", "programming", "invalid", "namespaces", "ledger")
     for i in range(1, len(history)):
         kept = draw(st.sets(st.sampled_from(parts), max_size=6))
         before = history[i - 1]

@@ -85,7 +85,7 @@ def leader(resources: Missing) -> Leading:
             taken_changed=changed,
             arrived=lambda: True,
         ),
-        usage=lambda: cast(UsageWriter, SimpleNamespace(begin=lambda: None, run=asyncio.Event().wait)),
+        usage=lambda _: cast(UsageWriter, SimpleNamespace(fault="", begin=lambda: None, run=asyncio.Event().wait)),
         credentials=lambda _: cast(CredentialWriter, SimpleNamespace(unwritten={}, run=asyncio.Event().wait)),
         observe=lambda _: Overrides(),
         programming=dict,

@@ -203,5 +203,6 @@ def worlds(draw: st.DrawFn, *, before: bool = True) -> World:
                 max_size=2,
             )
         ),
+        ledger=draw(st.sampled_from(["", "Redis does not answer"])),
         now=draw(st.integers(0, 2_000_000_000_000)),
     )

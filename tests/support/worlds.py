@@ -7,6 +7,7 @@ A world is a map with these keys, all optional:
     secrets         "namespace/name": {entry: value}
     before          a world whose tables serve now: the last good ones
     unwritten       "namespace/tenant": why the Secret that it asked for is not written
+    ledger          why what tenants used cannot be asked
     invalid         "namespace/pool" of pools that exist and cannot be read
     hosts           "namespace/pool/endpoint/deployment": {state, reason, since, until, incarnation}
     issuers         "url": {issuer, jwks, fault}, what is known of the keys of tokens' issuers
@@ -60,6 +61,7 @@ def read_world(raw: Mapping[str, Any]) -> World:
         last_good=compile_world(before).tables if before else {},
         invalid=frozenset(PoolKey.of(key) for key in raw.get("invalid", ())),
         unwritten={PoolKey.of(key): why for key, why in raw.get("unwritten", {}).items()},
+        ledger=raw.get("ledger", ""),
         overrides=Overrides(
             hosts={_host(key): _state(one) for key, one in raw.get("hosts", {}).items()},
             addresses={_endpoint(key): tuple(found) for key, found in raw.get("addresses", {}).items()},

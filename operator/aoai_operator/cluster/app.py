@@ -13,7 +13,6 @@ import structlog
 from prometheus_client import disable_created_metrics
 
 from aoai_operator.adapters.clock import SteadyClock, elapsed
-from aoai_operator.adapters.grpc_server import ServerCertificate, serving, serving_tls
 from aoai_operator.adapters.http import Checks
 from aoai_operator.adapters.identity import Identities
 from aoai_operator.adapters.kube.access import AccessError
@@ -30,7 +29,7 @@ from aoai_operator.adapters.kube.tokens import TokenReviews
 from aoai_operator.adapters.ledger_grpc import LedgerServer
 from aoai_operator.adapters.oidc import HttpIssuers
 from aoai_operator.adapters.otlp_log import LogServer
-from aoai_operator.adapters.peers import PeerClient, PeerServer, PeerTls
+from aoai_operator.adapters.peers import PeerClient, PeerServer
 from aoai_operator.adapters.probe import HttpProber
 from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
@@ -40,11 +39,12 @@ from aoai_operator.cluster.credentials import CredentialWriter
 from aoai_operator.cluster.gateways import Gateways
 from aoai_operator.cluster.known import read_pool, read_quota
 from aoai_operator.cluster.leading import Leading
+from aoai_operator.cluster.listening import Listening
 from aoai_operator.cluster.resources import Resources
 from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.starting import StartError, health, pods_log
 from aoai_operator.cluster.usage import UsageWriter
-from aoai_operator.cluster.writer import ARRIVING, Writer
+from aoai_operator.cluster.writer import Writer
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.audience import Audience, Placement
 from aoai_operator.core.certificates import expiries
@@ -59,7 +59,7 @@ from aoai_operator.core.table import RoutingTable
 from aoai_operator.interpreter import collected_seldom, threads_give_way
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
-from aoai_operator.runners.certificates import Certificates, server_name
+from aoai_operator.runners.certificates import Certificates
 from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
@@ -102,7 +102,7 @@ class _Operator:
     def __init__(self, settings: ClusterSettings, api: Kube, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._listening, self._arrived = asyncio.Event(), asyncio.Event()
+        self._listening = Listening(settings)
         own = PoolKey(settings.namespace, settings.name)
         self._election = Election(
             api,
@@ -136,9 +136,6 @@ class _Operator:
             namespaces=settings.watch_namespaces,
             kubeconfig=settings.kubeconfig,
         )
-        self._certificate: ServerCertificate | None = None
-        self._certificate_there = asyncio.Event()
-        self._tls: PeerTls | None = None
         self._told_trust: set[str] = set()
 
     def _drive_envoys(self, api: Kube) -> None:
@@ -223,7 +220,7 @@ class _Operator:
             accept=self._peering.accept, admit=replicas, answer=self._quotas.called, calls=(ASK, SETTLE)
         )
         self._peer_client = PeerClient(
-            dial=self._peering.dial, tls=lambda: self._tls, own=self._settings.address or None
+            dial=self._peering.dial, tls=lambda: self._listening.tls, own=self._settings.address or None
         )
         self._accounting = Accounting(
             observer=self._observer, probe_soon=self._peering.soon, meters=self._metrics, settle=self._quotas.settle
@@ -251,7 +248,7 @@ class _Operator:
                 events=self._events,
                 waiting=self._metrics.unwritten,
                 taken_changed=taken_changed,
-                arrived=self._arrived.is_set,
+                arrived=self._listening.arrived.is_set,
             ),
             credentials=lambda changed: CredentialWriter(
                 api=self._fenced,
@@ -261,7 +258,9 @@ class _Operator:
                 changed=changed,
                 now=_now,
             ),
-            usage=lambda: UsageWriter(api=self._fenced, quotas=self._quotas, resources=resources, events=self._events),
+            usage=lambda changed: UsageWriter(
+                api=self._fenced, quotas=self._quotas, resources=resources, events=self._events, changed=changed
+            ),
             observe=self._observer.overrides,
             programming=self._peering.programming,
             reconciled=self._metrics.reconciled,
@@ -313,7 +312,7 @@ class _Operator:
                 "the CRDs are applied": lambda: not self._bridge.missing,
                 "the key of the routing tables is read": lambda: self._table_key.key is not None,
                 "the routing tables are read": self._serving.ready.is_set,
-                "proxies are served": self._listening.is_set,
+                "proxies are served": self._listening.open.is_set,
             },
         )
 
@@ -323,36 +322,16 @@ class _Operator:
         await self._probing.names_tried()
         await self._issuer_keys.tried()
         await self._gateways.flushed()
-        async with AsyncExitStack() as stack:
-            if directory := self._settings.pod_directory:
-                socket = f"unix:{directory / 'operator.sock'}"
-                await stack.enter_async_context(serving(socket, [self._plane.server.handler(), self._ledger.handler()]))
-            await self._certificate_there.wait()
-            await self._serve_by_tls(stack)
-            self._listening.set()
-            await asyncio.sleep(ARRIVING)
-            self._arrived.set()
-            await asyncio.Event().wait()
-
-    async def _serve_by_tls(self, stack: AsyncExitStack) -> None:
-        if self._certificate is None:
-            raise AssertionError("a certificate is there")
-        tokens = self._settings.token_listen
-        await stack.enter_async_context(
-            serving_tls(
-                [service.handler() for service in (self._plane.server, self._logs, self._ledger, self._peer_server)],
-                certificate=self._certificate,
-                certificates=str(self._settings.xds_listen),
-                tokens=str(tokens) if tokens else None,
-                lifetime=self._settings.connection_age,
-            )
+        await self._listening.serve(
+            in_pod=[service.handler() for service in (self._plane.server, self._ledger)],
+            by_tls=[service.handler() for service in (self._plane.server, self._logs, self._ledger, self._peer_server)],
         )
 
     async def _collect_seldom(self) -> None:
         """Collect no garbage while it starts; once everything is there, keep that out of all collections."""
         with collected_seldom(), suppress(TimeoutError):
             async with asyncio.timeout(_LONGEST_START):
-                await self._listening.wait()
+                await self._listening.open.wait()
                 if self._election.valid():
                     await self._leading.settled.wait()
         await asyncio.Event().wait()
@@ -430,14 +409,7 @@ class _Operator:
         self._leading.secrets_changed()
 
     def _certified(self, pair: KeyPair, trusted: tuple[Certificate, ...]) -> None:
-        settings = self._settings
-        self._metrics.certified(pair.certificate.not_after)
-        self._tls = PeerTls(pair, trusted, server_name(settings.namespace, settings.name))
-        if self._certificate is None:
-            self._certificate = ServerCertificate(pair, trusted)
-            self._certificate_there.set()
-        else:
-            self._certificate.renew(pair, trusted)
+        self._metrics.certified(self._listening.certified(pair, trusted))
 
 
 _LONGEST_START = 60.0

@@ -42,7 +42,7 @@ class Leading:
         secrets: SecretReader,
         serving: Serving,
         writer: Callable[[Callable[[], None]], Writer],
-        usage: Callable[[], UsageWriter],
+        usage: Callable[[Callable[[], None]], UsageWriter],
         credentials: Callable[[Callable[[], None]], CredentialWriter],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
@@ -58,7 +58,7 @@ class Leading:
             secrets: reads what they refer to.
             serving: has the tables that serve: what is held, or cannot be compiled, stays as it is there.
             writer: makes the one that writes during one term, with whom to tell when its `taken` changed.
-            usage: makes the one that writes what tenants used.
+            usage: makes the one that writes what tenants used, with whom to tell when its `fault` changed.
             credentials: makes the one that writes their Secrets, with whom to tell when its `unwritten` changed.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
@@ -87,6 +87,7 @@ class Leading:
         self._reconciler: Reconciler | None = None
         self._writer: Writer | None = None
         self._credentials: CredentialWriter | None = None
+        self._usage: UsageWriter | None = None
 
     def wake(self, resource: Resource, key: PoolKey | None) -> None:
         """Read a pool or a tenant again soon; None: all of that kind."""
@@ -117,6 +118,7 @@ class Leading:
         self._all_read.clear()
         self._writer = writer = self._new_writer(self.secrets_changed)
         self._credentials = credentials = self._new_credentials(self.secrets_changed)
+        self._usage = usage = self._new_usage(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
             observe=self._observe,
@@ -132,10 +134,10 @@ class Leading:
                 tasks.create_task(reconciler.run())
                 tasks.create_task(writer.run())
                 tasks.create_task(self._resync(reconciler))
-                tasks.create_task(self._count(self._new_usage()))
+                tasks.create_task(self._count(usage))
                 tasks.create_task(self._make(credentials))
         finally:
-            self._reconciler = self._writer = self._credentials = None
+            self._reconciler = self._writer = self._credentials = self._usage = None
             for kind in self._resources.refs():
                 self._secrets.want(kind, {})
 
@@ -171,9 +173,10 @@ class Leading:
                 await self._secrets.settled()
         # After the first pass of a term what was compiled last is known better.
         world = self._resources.world(self._secrets.values, self._serving.tables, statuses=not self._compiled)
-        if self._writer is None or self._credentials is None:
+        if self._writer is None or self._credentials is None or self._usage is None:
             return world
-        return replace(world, taken=dict(self._writer.taken), unwritten=dict(self._credentials.unwritten))
+        taken, unwritten = dict(self._writer.taken), dict(self._credentials.unwritten)
+        return replace(world, taken=taken, unwritten=unwritten, ledger=self._usage.fault)
 
     async def _read(self) -> None:
         """Read what was woken; while not everything was read once, there is nothing to do but to try again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import zip_longest
 
 import structlog
@@ -22,6 +23,8 @@ _LOOK = 1.0
 """Seconds between two looks at who used something."""
 _EVERY = 10.0
 """Seconds, at least, between two writes for a tenant: as much of its use is lost when a leader is lost."""
+_SURE = 5.0
+"""Seconds for which nobody must have been there, or somebody again, before it is said."""
 _AT_ONCE = 8
 _MINUTE = 62.0
 """Seconds after which nothing of the last minute counts any more."""
@@ -34,8 +37,28 @@ NEARLY, ALL = 80, 100
 class UsageWriter:
     """Writes for one term of a leader, after it has read what the leader before it wrote."""
 
-    def __init__(self, *, api: KubeApi, quotas: AnyQuotas, resources: Resources, events: EventPoster) -> None:
-        """Take the parts: where it is written, who counts, who is to be told of, and where Events go."""
+    def __init__(
+        self,
+        *,
+        api: KubeApi,
+        quotas: AnyQuotas,
+        resources: Resources,
+        events: EventPoster,
+        changed: Callable[[], None],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            api: where it is written.
+            quotas: who counts.
+            resources: who is to be told of.
+            events: where Events go.
+            changed: is called when `fault` changed.
+        """
+        self._changed = changed
+        self.fault = ""
+        """Why nobody can be asked what was used, a sentence without a full stop; empty: somebody can."""
+        self._doubted_since: float | None = None
         self._api = api
         self._quotas = quotas
         self._resources = resources
@@ -53,12 +76,24 @@ class UsageWriter:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
+            now, fault = asyncio.get_running_loop().time(), ""
             try:
                 await self._quotas.restore(self._written)
-                await self._look(asyncio.get_running_loop().time())
+                await self._look(now)
             except UnavailableError as error:
-                _log.info("what tenants used is told later", why=str(error))
+                fault = str(error)
+            self._judge(fault, now)
             await asyncio.sleep(_LOOK)
+
+    def _judge(self, fault: str, now: float) -> None:
+        """Say that nobody can be asked, or somebody again, only after some time: it is a write for each tenant."""
+        if bool(fault) == bool(self.fault):
+            self._doubted_since = None
+            return
+        self._doubted_since = self._doubted_since or now
+        if now - self._doubted_since >= _SURE:
+            self.fault, self._doubted_since = fault, None
+            self._changed()
 
     async def _look(self, now: float) -> None:
         for key in await self._quotas.touched():

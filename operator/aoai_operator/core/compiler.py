@@ -76,7 +76,7 @@ class Compiler:
         return Compiled(
             tables,
             self._of_pools(before, concerned | differing(last, tables)),
-            self._of_quotas(concerned),
+            self._of_quotas(before, concerned),
             findings,
         )
 
@@ -105,9 +105,11 @@ class Compiler:
 
         return self._pool_statuses(pools, concerned | observed, world.pool_statuses, make)
 
-    def _of_quotas(self, concerned: set[PoolKey]) -> Mapping[PoolKey, TenantQuotaStatus]:
+    def _of_quotas(self, before: World, concerned: set[PoolKey]) -> Mapping[PoolKey, TenantQuotaStatus]:
         world, quotas = self._news.world, self._news.quotas
         concerned = concerned | {quota.key for quota in self._news.quotas_come}
+        if world.ledger != before.ledger:
+            concerned |= quotas.keys()
 
         def make(key: PoolKey) -> TenantQuotaStatus:
             return quota_status(world, quotas[key], self._wrong.get((TenantQuota.KIND, key), ()))

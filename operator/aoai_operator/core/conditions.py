@@ -54,6 +54,7 @@ class ConditionReason(StrEnum):
     ENFORCED = "Enforced"
     SHADOW = "Shadow"
     EXACT = "Exact"
+    LEDGER_UNREACHABLE = "LedgerUnreachable"
 
     PROGRAMMED = "Programmed"
     SUSPENDED = "Suspended"

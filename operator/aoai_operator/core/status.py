@@ -116,7 +116,7 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
     good = (ConditionType.READY, True, ConditionReason.READY, "The tenant is served.")
     facts.append((ConditionType.READY, False, bad[2], bad[3]) if bad else good)
     facts += _progress(facts)
-    facts += _limits(quota)
+    facts += _limits(world, quota)
     before = world.quota_statuses.get(quota.key)
     return TenantQuotaStatus(
         last_handled_reconcile_at=quota.metadata.requested_at,
@@ -125,7 +125,7 @@ def quota_status(world: World, quota: TenantQuota, findings: Sequence[Finding]) 
     )
 
 
-def _limits(quota: TenantQuota) -> Iterator[Fact]:
+def _limits(world: World, quota: TenantQuota) -> Iterator[Fact]:
     """Yield how the limits of a tenant hold, where it has any."""
     granted = table_quota(quota) or Quota()
     if not granted.limited and table_share(quota) is None:
@@ -135,8 +135,12 @@ def _limits(quota: TenantQuota) -> Iterator[Fact]:
     else:
         why = "spec.enforcement is Shadow: what breaks a limit is counted, and let in."
         yield ConditionType.ENFORCED, False, ConditionReason.SHADOW, why
-    # One ledger, the leader's, answers for all replicas.
-    yield ConditionType.EXACT, True, ConditionReason.EXACT, ""
+    # One ledger answers for all replicas, the leader's or Redis.
+    if world.ledger:
+        why = f"{world.ledger}; until it answers, spec.onLedgerFailure holds."
+        yield ConditionType.EXACT, False, ConditionReason.LEDGER_UNREACHABLE, why
+    else:
+        yield ConditionType.EXACT, True, ConditionReason.EXACT, ""
 
 
 def invalid_facts(faults: Iterable[FieldFault]) -> list[Fact]:

@@ -54,6 +54,7 @@ class World:
         namespaces: those that resources were read from; empty: all.
         taken: the names of ConfigMaps that pools need for their tables, and that are somebody else's.
         unwritten: why the Secrets that tenants asked for could not be written, by tenant.
+        ledger: why what tenants used cannot be asked now, a sentence without a full stop; empty: it can.
         overrides: the observed state of the hosts, for the statuses.
         programming: how far the Envoys are, by pool, a part from each control plane that knows of it.
         pool_statuses, quota_statuses: what the resources' statuses say now; transitions keep their times.
@@ -68,6 +69,7 @@ class World:
     namespaces: frozenset[str] = frozenset()
     taken: Mapping[PoolKey, str] = field(default_factory=dict)
     unwritten: Mapping[PoolKey, str] = field(default_factory=dict)
+    ledger: str = ""
     overrides: Overrides = field(default_factory=Overrides)
     programming: Mapping[PoolKey, Sequence[Programming]] = field(default_factory=dict)
     pool_statuses: Mapping[PoolKey, AOAIBackendPoolStatus] = field(default_factory=dict)
