@@ -155,6 +155,41 @@ async def test_a_replica_that_takes_over_goes_on(tmp_path: Path) -> None:
             assert isinstance(await asked(made, 400), Granted)
 
 
+async def test_one_that_became_a_replica_is_left_for_who_took_its_place(tmp_path: Path) -> None:
+    """It lives, and so does the connection to it, when the address leads to another one."""
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for home in homes:
+        home.mkdir()
+    with redis_server(homes[0]) as first, redis_server(homes[1]) as second:
+        ports = [first.port]
+        async with (
+            forwarding(lambda: [("127.0.0.1", ports[-1])]) as port,
+            ledger(first, address=HostPort("127.0.0.1", port)) as made,
+        ):
+            await made.restore({})
+            assert isinstance(await asked(made, 1), Granted)
+            with first.client() as client:
+                client.replicaof("127.0.0.1", str(second.port))
+            ports.append(second.port)
+            with pytest.raises(UnavailableError, match="read only"):
+                await asked(made, 1)
+            await made.restore({})
+            assert isinstance(await asked(made, 1), Granted)
+
+
+async def test_what_is_left_of_a_lease_comes_back_once(server: RedisServer) -> None:
+    async with ledger(server) as made:
+        made.limit({TEAM: Limits({Unit.TOKENS: 100_000})})
+        await made.restore({})
+        decided = await made.ask(Ask(TEAM, "gpt", tokens(10), want={Unit.TOKENS: 500}))
+        assert decided is not None
+        assert isinstance(decided.found, Granted)
+        assert decided.found.lease == {Unit.TOKENS: 500}
+        for _ in range(2):
+            await made.ask(Ask(TEAM, "gpt", {}), rests=[(decided.found.grant, {Unit.TOKENS: 200})])
+            assert await used(made) == 10 + 300
+
+
 async def test_credentials_are_read_anew_when_they_changed(tmp_path: Path) -> None:
     login = tmp_path / "login"
     login.mkdir()

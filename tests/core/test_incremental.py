@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aoai_operator.core.api.quota import QuotaLimits
 from aoai_operator.core.compiler import Compiler, compile_world
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.translate import Translator, translate
@@ -66,6 +67,16 @@ def test_compiling_again_is_compiling(history: list[World], linked: list[bool]) 
         one = replace(drawn, last_good=last.tables, **told) if follows else drawn
         last = compiler(one)
         assert last == compile_world(one)
+
+
+def test_a_ledger_that_goes_and_comes_is_told_of_whoever_is_limited() -> None:
+    before = world(pool("a"))
+    limited = before.quotas[0].model_copy(
+        update={"spec": before.quotas[0].spec.model_copy(update={"limits": QuotaLimits(tokens_per_minute=9)})}
+    )
+    compiler, now = Compiler(), replace(before, quotas=(limited,))
+    for one in (now, replace(now, ledger="Redis does not answer"), now):
+        assert compiler(one) == compile_world(one)
 
 
 def test_statuses_that_do_not_follow_themselves_have_the_present_time() -> None:

@@ -38,6 +38,7 @@ class Request:
     answered_at: int = 0
     let_in: int | None = None
     note: str = ""
+    asks: bool = False
     tokens: int = 0
 
 
@@ -132,6 +133,7 @@ class Traffic:
 
     def asked(self, request: Request) -> None:
         """The ledger answers at once, late, or too late; or the ask, or the answer, is lost."""
+        request.asks = True
         kind = self.random.random()
         reaches = kind < 0.99
         answer = write(self.ledger.ask(read(request.line or ""), self.now)).encode() if reaches else None
@@ -177,6 +179,8 @@ class Traffic:
             self.asked(request)
         elif one is False:
             assert two[b":status"] == b"429"
+            # Of one that was refused unasked the ledger need not hear.
+            assert two[b"note"].startswith(b"unasked:") == (not request.asks)
         else:
             request.let_in, request.note = self.now, one.decode()
             assert request.note != "-", "nothing is let in that the ledger did not charge"

@@ -83,17 +83,21 @@ end
 """
 _QUOTA = """
 -- One request of a limited tenant, as a coroutine: it yields what it asks the ledger, and is resumed with the
--- answer's text, or false where none came. Ends with what the log is to say, or false and the fields of the refusal.
+-- answer's text, or false where none came. Ends with what the log is to say, or false and the fields of the refusal, of
+-- which `note` is what the log says of it.
 local function begin_admission(clock, tenant, quota, request_id, text)
-  local fields = false
+  local fields, kept = false, nil
   local map = {get = function() return request_id end, replace = function() end}
-  local state = {set = function() end}
+  local state = {set = function(_, _, _, text) kept = text end}
   local info = {filterState = function() return state end}
   local handle = {
     timestamp = function() return clock.now end,
     headers = function() return map end,
     streamInfo = function() return info end,
-    respond = function(_, told) fields = told end,
+    respond = function(_, told)
+      told.note = kept
+      fields = told
+    end,
     httpCall = function(_, cluster, _, line)
       assert(cluster == 'ledger')
       local answer = coroutine.yield(line)

@@ -204,7 +204,8 @@ class RedisLedger:
         try:
             return await call
         except (RedisError, OSError, TimeoutError) as error:
-            if isinstance(error, ReadOnlyError):
+            # Redis 6 wraps what happens in a script.
+            if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
                 # It is a replica by now; who took its place is found where the address leads anew.
                 await self._client.aclose()
             raise UnavailableError(f"Redis does not answer: {error or type(error).__name__}") from error
