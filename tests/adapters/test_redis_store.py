@@ -190,6 +190,26 @@ async def test_what_is_left_of_a_lease_comes_back_once(server: RedisServer) -> N
             assert await used(made) == 10 + 300
 
 
+async def test_of_what_is_over_nothing_is_kept_but_its_count(server: RedisServer) -> None:
+    async with ledger(server) as made:
+        made.limit({TEAM: Limits({Unit.TOKENS: 100_000}, budgets=LIMITS[TEAM].budgets)})
+        await made.restore({})
+        await asked(made, 100, "r")
+        leased = await made.ask(Ask(TEAM, "gpt", {}, want={Unit.TOKENS: 50}, usual=tokens(10)))
+        assert leased is not None
+        assert isinstance(leased.found, Granted)
+        await made.settle(0, 0, {}, tokens(10), request_id="r")
+        with server.client() as client:
+            a_day = client.pttl(f"{{aoai}}:grant:{leased.found.grant}")
+            await made.ask(Ask(TEAM, "gpt", {}), rests=[(leased.found.grant, {Unit.TOKENS: 50})])
+            assert client.pttl(f"{{aoai}}:grant:{leased.found.grant}") < a_day / 10
+            kinds = {key.split(":")[1] for key in client.scan_iter()}
+            assert kinds == {"begun", "touched", "models", "minute", "budget", "grant"}
+            assert len(list(client.scan_iter("{aoai}:grant:*"))) == 1
+            kept = [key for key in client.scan_iter() if client.pttl(key) == -1]
+            assert sorted(kept) == ["{aoai}:begun", "{aoai}:touched"]
+
+
 async def test_credentials_are_read_anew_when_they_changed(tmp_path: Path) -> None:
     login = tmp_path / "login"
     login.mkdir()

@@ -14,6 +14,7 @@
 - settling: what the access log tells
 - policy: what is known of tenants and models, and what is learned of them
 - deciding: whether a request is let in
+- counters: where a request is counted, for a store outside
 - ledger: admits, settles, and gives back
 - admission: all of it together, in one process
 """

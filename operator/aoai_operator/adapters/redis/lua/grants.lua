@@ -45,6 +45,7 @@ local function give_back(number, rest)
   charge(grant.counters, grant.spent, left)
   if now < grant.ends then
     grant.til = grant.ends
+    redis.call('PEXPIRE', grant.key, whole(grant.til - now + KEPT))
   end
   save(grant)
   return 1
@@ -71,6 +72,7 @@ local function settle()
   end
   if said.draw == 0 then
     stop(grant)
+    redis.call('DEL', prefix .. 'request:' .. said.request)
     amend(grant.counters, grant.at, by)
   else
     for unit = 1, 3 do
