@@ -19,6 +19,7 @@ from bench.scenarios import (
     cluster,
     exactness,
     failover,
+    floor,
     harvest,
     latency,
     ledger,
@@ -38,6 +39,7 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "harvest": harvest.run,
     "failover": failover.run,
     "quotas": quotas.run,
+    "floor": floor.run,
     "exactness": exactness.run,
     "neighbours": neighbours.run,
     "ledger": ledger.run,
@@ -55,6 +57,7 @@ scenarios:
   harvest   tokens served before a client sees a 429, three unequal regions
   failover  errors that clients see while one of three regions breaks
   quotas    what quotas cost: drawing on leases, and asking for every request
+  floor     what quotas cannot do without: single calls of Lua, and the best ratio that they leave
   exactness 500 clients on a limit, ours and LiteLLM's; tenants that share a pool while one floods
   neighbours a tenant's p99 while another is refused 2,000 times a second
   ledger    a decision of the ledger in memory and in Redis, with 10, 1,000 and 10,000 tenants
