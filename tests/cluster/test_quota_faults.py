@@ -39,16 +39,17 @@ class Callers:
     @asynccontextmanager
     async def calling(self, count: int = 20) -> AsyncIterator[None]:
         """Have so many callers ask while the block runs."""
-        tasks = [asyncio.create_task(self._call()) for _ in range(count)]
+        over = asyncio.Event()
+        tasks = [asyncio.create_task(self._call(over)) for _ in range(count)]
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Whoever is cancelled while he connects leaves a socket open.
+            over.set()
+            await asyncio.gather(*tasks)
 
-    async def _call(self) -> None:
-        while True:
+    async def _call(self, over: asyncio.Event) -> None:
+        while not over.is_set():
             sent = time.monotonic()
             try:
                 async with self._house.client(max_retries=0) as client:

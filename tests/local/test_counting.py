@@ -25,6 +25,7 @@ OF_CLUSTERS = {
     "aoai_unwritten_objects",
     "aoai_refused_tables",
     "aoai_own_certificate_expires_seconds",
+    "aoai_quota_unanswered",
     "aoai_kube_call_duration_seconds",
 }
 """There is no API server here."""
