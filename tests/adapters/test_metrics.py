@@ -6,7 +6,7 @@ import random
 import re
 from pathlib import Path
 
-from aoai_operator.core.accesslog import Answer, Attempt, Usage
+from aoai_operator.core.accesslog import Attempt
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import HostState, Overrides, Reason, State
@@ -18,6 +18,7 @@ from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.quota.policy import Settled
 from aoai_operator.core.table import Tenant
 from aoai_operator.metrics import MOST_TENANTS, Metrics
+from support.answers import ANSWER
 from support.tables import endpoint, endpoint_key, host_key, routing_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -38,31 +39,6 @@ def metrics(*names: str) -> Metrics:
     meters = Metrics()
     meters.follow([TABLE.model_copy(update={"tenants": tenants(*names)})])
     return meters
-
-
-def answered(**changes: object) -> Answer:
-    fields = {
-        "request_id": "r",
-        "pool": "ai/chat",
-        "tenant": "ai/team",
-        "model": "gpt",
-        "operation": "chat/completions",
-        "endpoint": "east",
-        "deployment": "gpt",
-        "region": "east",
-        "status": 200,
-        "flags": "",
-        "details": "via_upstream",
-        "attempts": 1,
-        "stream": False,
-        "duration_ms": 1_500,
-        "first_byte_ms": 300,
-        "bytes_in": 1,
-        "bytes_out": 1,
-        "usage": Usage(prompt=10, completion=5, total=15, cached=4, reasoning=2),
-        **changes,
-    }
-    return Answer(**fields)  # type: ignore[arg-type]
 
 
 def failed(**changes: object) -> Attempt:
@@ -90,7 +66,7 @@ def series(meters: Metrics) -> int:
 
 def test_an_answer_counts_as_request_tokens_and_times() -> None:
     meters = metrics("team")
-    meters.answer(answered())
+    meters.answer(ANSWER)
     request = {"tenant": "ai/team", **ROUTE, "operation": "chat/completions", "code": "200"}
     assert value(meters, "aoai_requests_total", **request) == 1
     kinds = {"prompt": 10, "completion": 5, "cached": 4, "reasoning": 2}
@@ -103,7 +79,9 @@ def test_an_answer_counts_as_request_tokens_and_times() -> None:
 
 def test_an_answer_of_the_gateway_itself_has_no_endpoint_and_no_tokens() -> None:
     meters = metrics()
-    meters.answer(answered(tenant="", model="", endpoint="", region="", status=401, usage=None, first_byte_ms=None))
+    meters.answer(
+        ANSWER._replace(tenant="", model="", endpoint="", region="", status=401, usage=None, first_byte_ms=None)
+    )
     labels = {"tenant": "", "pool": "ai/chat", "model": "", "endpoint": "", "region": ""}
     assert value(meters, "aoai_requests_total", **labels, operation="chat/completions", code="401") == 1
     assert meters.registry.get_sample_value("aoai_time_to_first_byte_seconds_count", {"pool": "ai/chat"}) is None
@@ -122,7 +100,7 @@ def test_a_quota_counts_how_it_let_in_and_why_it_refused() -> None:
     meters = metrics("team")
     refused = ("no:budgets:gpt", "unasked:budgets:gpt", "no:nonsense:other")
     for quota in ("7:0:0:0:100", "7:1:20:0:100", "7:2:20:0:100", "owed", *refused):
-        meters.answer(answered(quota=quota))
+        meters.answer(ANSWER._replace(quota=quota))
     meters.quotas.settled(SETTLED)
     whose = {"tenant": "ai/team", "pool": "ai/chat", "model": "gpt"}
     admitted = {by: value(meters, "aoai_quota_admitted_total", **whose, by=by) for by in ("ledger", "lease", "owed")}
@@ -142,8 +120,10 @@ def test_series_stay_bounded_whatever_is_asked() -> None:
     def ask(many: int) -> None:
         for _ in range(many):
             word = str(chance.random())
-            meters.answer(answered(tenant=f"ai/{chance.choice(names)}", usage=None))
-            meters.answer(answered(tenant=word, model=word, pool=word, endpoint=word, status=chance.randrange(10**6)))
+            meters.answer(ANSWER._replace(tenant=f"ai/{chance.choice(names)}", usage=None))
+            meters.answer(
+                ANSWER._replace(tenant=word, model=word, pool=word, endpoint=word, status=chance.randrange(10**6))
+            )
             meters.attempt(failed(pool=word, model=word, endpoint=word, deployment=word))
 
     ask(10_000)
@@ -179,17 +159,17 @@ def test_probes_restarts_and_the_build_are_shown() -> None:
 
 def test_series_at_hand_follow_the_tables() -> None:
     meters = metrics("team")
-    meters.answer(answered())
+    meters.answer(ANSWER)
     meters.follow([routing_table(endpoint("west"))])
-    meters.answer(answered())
+    meters.answer(ANSWER)
     gone = {"tenant": "ai/team", "pool": "ai/chat", "model": "gpt", "endpoint": "other", "region": "other"}
     assert value(meters, "aoai_requests_total", **gone, operation="chat/completions", code="200") == 1
 
 
 def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     meters, proxy = metrics("team"), Proxy("n", "g")
-    meters.answer(answered(quota="7:1:20:0:100"))
-    meters.answer(answered(quota="no:tokensPerMinute:gpt", model="", status=429))
+    meters.answer(ANSWER._replace(quota="7:1:20:0:100"))
+    meters.answer(ANSWER._replace(quota="no:tokensPerMinute:gpt", model="", status=429))
     meters.quotas.shadowed(QUESTION, Refused("tokensPerMinute", "", 1_000))
     meters.quotas.settled(SETTLED)
     meters.attempt(failed())

@@ -164,7 +164,7 @@ async def test_with_redis_parts_that_die_lose_nothing(plane: ControlPlane, names
                 await callers.more(LIMIT // 6)
                 await house.release.start_gateway("gateway-0")
                 await second.part.start()
-                await eventually(lambda: callers.refused > 50, within=90, what="the limit is reached")
+                await callers.full()
                 with redis.paused():
                     refused = callers.refused
                     await eventually(lambda: callers.refused > refused + 100, within=60, what="nobody is let in")

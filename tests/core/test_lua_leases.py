@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from aoai_operator.core.accesslog import Answer, Usage
+from aoai_operator.core.accesslog import Usage
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.quota.admission import Admission
 from aoai_operator.core.quota.asking import read, write
 from aoai_operator.core.quota.settling import settlement_of
 from aoai_operator.core.table import PerMinute, Quota, RoutingTable, Tenant
+from support.answers import ANSWER
 from support.lua import Lua
 from support.tables import endpoint, routing_table
 
@@ -211,24 +212,9 @@ def test_in_no_minute_more_than_the_limit_is_let_in(seed: int) -> None:
 
 def entry(request: Request, tokens: int) -> Any:
     """Return what the access log tells of a request that used so many tokens."""
-    answer = Answer(
+    answer = ANSWER._replace(
         request_id=str(request.number),
-        pool="ai/chat",
-        tenant="ai/team",
         model="gpt-4o",
-        operation="chat/completions",
-        endpoint="east",
-        deployment="gpt",
-        region="eastus",
-        status=200,
-        flags="",
-        details="via_upstream",
-        attempts=1,
-        stream=False,
-        duration_ms=1,
-        first_byte_ms=1,
-        bytes_in=100,
-        bytes_out=100,
         usage=Usage(prompt=0, completion=tokens, total=tokens),
         quota=request.note,
     )

@@ -9,6 +9,7 @@ from aoai_operator.core.names import EndpointKey
 from aoai_operator.core.observed import Reason, State
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.observing import Observer
+from support.answers import ANSWER
 from support.tables import endpoint, endpoint_key, host_key, routing_table
 
 
@@ -24,29 +25,6 @@ def failed(
         status=status,
         flags=flags,
         retry_after_ms=retry_after_ms,
-    )
-
-
-def answered(status: int = 200, *, endpoint: str = "east", flags: str = "") -> Answer:
-    return Answer(
-        request_id="r-1",
-        pool="ai/chat",
-        tenant="ai/search",
-        model="gpt",
-        operation="chat/completions",
-        endpoint=endpoint,
-        deployment="gpt",
-        region="",
-        status=status,
-        flags=flags,
-        details="",
-        attempts=1,
-        stream=False,
-        duration_ms=1,
-        first_byte_ms=1,
-        bytes_in=1,
-        bytes_out=1,
-        usage=None,
     )
 
 
@@ -98,13 +76,13 @@ def test_a_batch_wakes_once_and_each_suspect_is_probed_once() -> None:
 def test_entries_of_unknown_hosts_are_counted_and_change_nothing() -> None:
     bench = Bench()
     bench.accounting.attempts([failed(429, endpoint="gone"), failed(429, pool="")])
-    bench.accounting.answers([answered(endpoint=""), answered(status=429, endpoint="east")])
+    bench.accounting.answers([ANSWER._replace(endpoint=""), ANSWER._replace(status=429)])
     assert (bench.changes, len(bench.counted), bench.probes) == (0, 4, [])
 
 
 def test_a_good_answer_makes_its_host_known_once() -> None:
     bench = Bench()
-    bench.accounting.answers([answered(), answered()])
+    bench.accounting.answers([ANSWER, ANSWER])
     assert bench.observer.overrides(1_000).host(host_key("east")).state is State.HEALTHY
     assert bench.changes == 1
 

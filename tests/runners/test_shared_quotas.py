@@ -16,30 +16,16 @@ from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.quota.asking import Question
 from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.policy import Settled
-from aoai_operator.core.quota.settling import Settlement
-from aoai_operator.core.quota.terms import Used
 from aoai_operator.core.table import PerMinute, Quota, Tenant
 from aoai_operator.ports import UnavailableError
 from aoai_operator.runners.shared_quotas import SharedQuotas
 from aoai_operator.settings import HostPort, RedisSettings
+from support.answers import SETTLEMENT
 from support.redis import RedisServer, redis_server
 from support.tables import endpoint, routing_table
 from support.waiting import eventually
 
 TEAM, POOL, MODEL = PoolKey("ai", "team"), PoolKey("ai", "chat"), "gpt"
-OVER = Settlement(
-    tenant=TEAM,
-    pool=POOL,
-    model=MODEL,
-    request_id="r",
-    grant=0,
-    draw=0,
-    estimate={},
-    text_bytes=400,
-    used=Used(100, 50),
-    sent=True,
-    streamed_bytes=0,
-)
 
 
 @dataclass
@@ -112,7 +98,7 @@ async def test_one_replica_is_asked_and_another_gets_the_log_line(server: RedisS
         assert await asked(one, "r") == "ok"
         assert await asked(other, "s") == "no"
         assert await used(other) == "600/1000"
-        other.settle(OVER)
+        other.settle(SETTLEMENT)
         await is_used(one, "150/1000")
         assert [(s.reserved, s.used["tokens"]) for s in meters.settlements] == [(600, 150)]  # type: ignore[index]
         assert await one.touched() == set(), "who does not lead writes nothing"
@@ -132,13 +118,13 @@ async def test_what_redis_cannot_be_told_waits_and_is_counted_once(server: Redis
         await made.restore({})
         assert await asked(made, "r") == "ok"
         server.kill()
-        made.settle(OVER)
-        made.settle(OVER)
+        made.settle(SETTLEMENT)
+        made.settle(SETTLEMENT)
         # While this one fails, those are tried as well.
         with pytest.raises(UnavailableError):
             await asked(made, "s")
         assert meters.asks == 1
-        made.settle(replace(OVER, request_id="s", used=None, sent=False))
+        made.settle(replace(SETTLEMENT, request_id="s", used=None, sent=False))
         await asyncio.to_thread(server.start)
         await is_used(made, "150/1000")
         assert len(meters.settlements) == 1
@@ -147,7 +133,7 @@ async def test_what_redis_cannot_be_told_waits_and_is_counted_once(server: Redis
 async def test_an_ask_that_comes_after_its_log_line_needs_no_answer(server: RedisServer) -> None:
     async with replica(server, per_minute(1_000)) as made:
         await made.restore({})
-        made.settle(replace(OVER, used=None, sent=False))
+        made.settle(replace(SETTLEMENT, used=None, sent=False))
 
         async def over() -> bool:
             with server.client() as client:

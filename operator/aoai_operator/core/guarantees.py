@@ -8,11 +8,9 @@ from aoai_operator.core.lanes import dedicated_tenants
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.table import Host, Model, RoutingTable, Share, Tenant
 
-NOTHING: Mapping[HostKey, int] = {}
-
-
 Learned = Mapping[HostKey, int]
 """What Azure said that deployments give, where nobody configured it."""
+NOTHING: Learned = {}
 
 
 def capacity_of(

@@ -34,6 +34,14 @@ _PAUSE = 0.1
 _SETTLEMENTS = TypeAdapter(list[Settlement])
 
 
+def read_settlements(data: bytes) -> list[Settlement]:
+    """Read what another replica tells of requests. Raises ValueError where that is none."""
+    try:
+        return _SETTLEMENTS.validate_json(data)
+    except ValidationError as error:
+        raise ValueError("these are no settlements") from error
+
+
 class Meters(LedgerMeters, Protocol):
     """Counts what is asked as well."""
 
@@ -137,11 +145,7 @@ class Quotas:
             raise UnavailableError("this replica does not lead")
         if what == ASK:
             return self._answer(self._ledger, read(data.decode())).encode()
-        try:
-            settlements = _SETTLEMENTS.validate_json(data)
-        except ValidationError as error:
-            raise ValueError("these are no settlements") from error
-        for settlement in settlements:
+        for settlement in read_settlements(data):
             self._ledger.settle(settlement)
         return b""
 

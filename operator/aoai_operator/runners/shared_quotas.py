@@ -7,25 +7,23 @@ from collections import deque
 from collections.abc import Mapping
 
 import structlog
-from pydantic import TypeAdapter, ValidationError
 
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.quota.asking import read, write
 from aoai_operator.core.quota.deciding import Granted
-from aoai_operator.core.quota.policy import Due, Policy, Settled, answered
+from aoai_operator.core.quota.policy import Due, Policy, answered, settled
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.usage import read_usage
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.ports import QuotaStore, UnavailableError
-from aoai_operator.runners.quotas import ASK, KEPT, Meters
+from aoai_operator.runners.quotas import ASK, KEPT, Meters, read_settlements
 
 _AT_ONCE = 16
 _AGAIN = 0.5
 """Seconds before a settlement that could not be told is told again."""
 
-_SETTLEMENTS = TypeAdapter(list[Settlement])
 _log = structlog.get_logger("quotas")
 
 
@@ -124,11 +122,7 @@ class SharedQuotas:
         """
         if what == ASK:
             return (await self.ask(data.decode())).encode()
-        try:
-            settlements = _SETTLEMENTS.validate_json(data)
-        except ValidationError as error:
-            raise ValueError("these are no settlements") from error
-        for settlement in settlements:
+        for settlement in read_settlements(data):
             self.settle(settlement)
         return b""
 
@@ -155,9 +149,8 @@ class SharedQuotas:
             self._tell_away(error)
             return False
         self._tell_back()
-        if reserved is not None and due.used is not None and due.currency is not None:
-            whose = settlement.tenant, settlement.pool, settlement.model
-            self._meters.settled(Settled(*whose, reserved, due.used, due.currency))
+        if reserved is not None and (known := settled(settlement, due, reserved)):
+            self._meters.settled(known)
         return True
 
     def _tell_away(self, error: UnavailableError) -> None:

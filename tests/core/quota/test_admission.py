@@ -11,9 +11,9 @@ from aoai_operator.core.quota.asking import Answer, No, Question, Rate, Yes
 from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.estimate import Request
 from aoai_operator.core.quota.limits import Amount, Unit
-from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.terms import Used
 from aoai_operator.core.table import Budget, Model, PerMinute, Quota, RoutingTable, Share, Tenant, TokenRates
+from support.answers import SETTLEMENT
 from support.tables import endpoint, routing_table
 
 NOW = 1_795_000_000_000
@@ -46,21 +46,6 @@ def tokens_per_minute(count: int) -> Quota:
     return Quota(limits=(PerMinute(tokens=count),))
 
 
-SETTLED = Settlement(
-    tenant=TEAM,
-    pool=POOL,
-    model=MODEL,
-    request_id="r",
-    grant=0,
-    draw=0,
-    estimate={},
-    text_bytes=400,
-    used=Used(100, 50),
-    sent=True,
-    streamed_bytes=0,
-)
-
-
 def left(admission: Admission, now: int = NOW) -> int | None:
     answer = admission.ask(Question(TEAM, POOL, MODEL, "", Request(0, 0), {}, {}, ()), now)
     assert isinstance(answer, Yes)
@@ -83,16 +68,16 @@ def test_a_settlement_finds_the_ask_by_its_request_id_once() -> None:
     made = admission(tokens_per_minute(1_000))
     asked(made, Request(400, cap=500))
     assert left(made) == 400
-    assert made.settle(SETTLED)
+    assert made.settle(SETTLEMENT)
     assert left(made) == 850
-    assert not made.settle(SETTLED)
+    assert not made.settle(SETTLEMENT)
     assert left(made) == 850
 
 
 def test_an_ask_that_comes_after_its_request_is_over_costs_nothing() -> None:
     """It waited for a ledger that stood still, and nobody waits for the answer any more."""
     made = admission(tokens_per_minute(1_000))
-    assert not made.settle(replace(SETTLED, used=None, sent=False))
+    assert not made.settle(replace(SETTLEMENT, used=None, sent=False))
     assert asked(made, Request(400, cap=500)) is None
     assert left(made) == 1_000
 
@@ -100,28 +85,28 @@ def test_an_ask_that_comes_after_its_request_is_over_costs_nothing() -> None:
 def test_a_log_line_without_a_request_id_stops_nobody_who_asks_for_a_lease() -> None:
     """Such an ask has none either: its request was let in already."""
     made = admission(tokens_per_minute(1_000))
-    made.settle(replace(SETTLED, request_id=""))
+    made.settle(replace(SETTLEMENT, request_id=""))
     assert left(made) == 1_000
 
 
 def test_what_was_never_sent_or_refused_costs_nothing() -> None:
     made = admission(tokens_per_minute(1_000))
     asked(made, Request(400, cap=500))
-    made.settle(replace(SETTLED, used=None, sent=False))
+    made.settle(replace(SETTLEMENT, used=None, sent=False))
     assert left(made) == 1_000
 
 
 def test_what_nobody_told_the_usage_of_keeps_its_charge() -> None:
     made = admission(tokens_per_minute(1_000))
     asked(made, Request(400, cap=500))
-    made.settle(replace(SETTLED, used=None))
+    made.settle(replace(SETTLEMENT, used=None))
     assert left(made) == 400
 
 
 def test_a_stream_that_its_client_left_costs_its_prompt_and_what_was_streamed() -> None:
     made = admission(tokens_per_minute(10_000))
     asked(made, Request(400, cap=5_000))
-    made.settle(replace(SETTLED, used=None, streamed_bytes=2_500))
+    made.settle(replace(SETTLEMENT, used=None, streamed_bytes=2_500))
     assert left(made) == 10_000 - 100 - 10
 
 
@@ -131,7 +116,7 @@ def test_a_lease_is_drawn_on_and_settled_by_its_number() -> None:
     assert isinstance(answer, Yes)
     assert answer.lease == {TOKENS: 400, REQUESTS: 5}
     before = left(made)
-    draw = replace(SETTLED, grant=answer.grant, draw=1, estimate={TOKENS: 15}, used=Used(10, 25))
+    draw = replace(SETTLEMENT, grant=answer.grant, draw=1, estimate={TOKENS: 15}, used=Used(10, 25))
     assert made.settle(draw)
     assert before is not None
     assert left(made) == before - 20
@@ -165,7 +150,7 @@ def test_money_is_reserved_and_settled_by_the_prices() -> None:
     made = admission(Quota(budgets=(budget,)), prices=TokenRates(input=2.5, cached=1.25, output=10))
     assert isinstance(asked(made, Request(400, cap=50)), Yes), "100 x 2.5 + 50 x 10 = 750"
     assert isinstance(asked(made, Request(400, cap=50), request_id="s"), No)
-    made.settle(replace(SETTLED, used=Used(100, 10, cached=80)))
+    made.settle(replace(SETTLEMENT, used=Used(100, 10, cached=80)))
     assert isinstance(asked(made, Request(400, cap=50), request_id="s"), Yes), "20 x 2.5 + 80 x 1.25 + 10 x 10 = 250"
 
 
@@ -174,7 +159,7 @@ def test_tokens_count_by_their_weights() -> None:
     made = admission(quota)
     asked(made, Request(400, cap=50))
     assert left(made) == 1_000 - 100 - 200
-    made.settle(replace(SETTLED, used=Used(100, 10, cached=80)))
+    made.settle(replace(SETTLEMENT, used=Used(100, 10, cached=80)))
     assert left(made) == 1_000 - 20 - 40
 
 
@@ -182,7 +167,7 @@ def test_answers_are_learned_and_a_limit_that_is_changed_forgets_nothing() -> No
     made = admission(tokens_per_minute(100_000))
     for number in range(40):
         asked(made, Request(400), request_id=str(number))
-        made.settle(replace(SETTLED, request_id=str(number), used=Used(120, 30)))
+        made.settle(replace(SETTLEMENT, request_id=str(number), used=Used(120, 30)))
     used = 100_000 - (left(made) or 0)
     assert used == 40 * 150
     made.follow([table(tokens_per_minute(50_000))])
@@ -303,13 +288,13 @@ def test_what_nobody_configured_is_learned_and_nothing_is_shared_before() -> Non
     made = Admission(NOW)
     made.follow([shared(known=False)])
     assert isinstance(asked(made, Request(400, cap=10**6)), Yes)
-    made.settle(replace(SETTLED, endpoint="nowhere", deployment="gpt", capacity=7))
-    made.settle(replace(SETTLED, endpoint="east", deployment="gpt", capacity=1_000))
+    made.settle(replace(SETTLEMENT, endpoint="nowhere", deployment="gpt", capacity=7))
+    made.settle(replace(SETTLEMENT, endpoint="east", deployment="gpt", capacity=1_000))
     assert isinstance(asked(made, Request(400, cap=10**6), request_id="s"), Yes), "west has not told yet"
-    made.settle(replace(SETTLED, endpoint="west", deployment="gpt", capacity=800))
+    made.settle(replace(SETTLEMENT, endpoint="west", deployment="gpt", capacity=800))
     assert left(made, NOW + 100) == 1_200
-    made.settle(replace(SETTLED, endpoint="west", deployment="gpt", capacity=300))
-    made.settle(replace(SETTLED, endpoint="east", deployment="gpt", capacity=10**6))
+    made.settle(replace(SETTLEMENT, endpoint="west", deployment="gpt", capacity=300))
+    made.settle(replace(SETTLEMENT, endpoint="east", deployment="gpt", capacity=10**6))
     assert left(made, NOW + 200) == 700, "the last word counts, and none against what is configured"
     made.observed(sick("west"))
     assert left(made, NOW + 300) == 400
@@ -318,7 +303,7 @@ def test_what_nobody_configured_is_learned_and_nothing_is_shared_before() -> Non
 def test_what_was_learned_is_forgotten_with_its_deployment() -> None:
     made = Admission(NOW)
     made.follow([shared(known=False)])
-    made.settle(replace(SETTLED, endpoint="west", deployment="gpt", capacity=800))
+    made.settle(replace(SETTLEMENT, endpoint="west", deployment="gpt", capacity=800))
     assert left(made) == 1_200
     made.follow([])
     made.follow([shared(known=False)])

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from aoai_operator.core.accesslog import Answer, Usage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.quota.settling import settlement_of
 from aoai_operator.core.quota.terms import Used
-
-ANSWER = Answer(
-    request_id="r",
-    pool="ai/chat",
-    tenant="ai/team",
-    model="gpt",
-    operation="chat/completions",
-    endpoint="east",
-    deployment="gpt-4o",
-    region="eastus",
-    status=200,
-    flags="",
-    details="via_upstream",
-    attempts=1,
-    stream=False,
-    duration_ms=1,
-    first_byte_ms=1,
-    bytes_in=100,
-    bytes_out=100,
-    usage=Usage(10, 5, 15),
-)
+from support.answers import ANSWER
 
 
 def test_a_request_that_asked_is_found_by_its_id() -> None:
     found = settlement_of(ANSWER._replace(quota="77:0:0:0:400"))
     assert found is not None
     assert (found.tenant, found.request_id, found.grant, found.draw) == (PoolKey("ai", "team"), "r", 0, 0)
-    assert (found.text_bytes, found.used, found.sent, found.capacity) == (400, Used(10, 5), True, 0)
+    assert (found.text_bytes, found.used, found.sent, found.capacity) == (400, Used(10, 5, 4), True, 0)
 
 
 def test_one_that_drew_on_a_lease_tells_what_it_took() -> None:
@@ -49,7 +28,7 @@ def test_one_that_drew_on_a_lease_tells_what_it_took() -> None:
 def test_what_its_deployment_gives_is_told_where_it_is_to_be_learned() -> None:
     found = settlement_of(ANSWER._replace(quota="77:3:20:9:400:150000"))
     assert found is not None
-    assert (found.grant, found.capacity, found.endpoint, found.deployment) == (77, 150_000, "east", "gpt-4o")
+    assert (found.grant, found.capacity, found.endpoint, found.deployment) == (77, 150_000, "east", "gpt")
 
 
 def test_one_that_was_refused_may_have_been_let_in_and_not_if_nobody_was_asked() -> None:

@@ -50,6 +50,10 @@ from aoai_operator.ports import UnavailableError
 
 _UNITS = (Unit.TOKENS, Unit.REQUESTS, Unit.COST)
 _LUA = ("counters.lua", "grants.lua", "ask.lua", "usage.lua")
+_CONSTANTS = (
+    "local FAR, NEAR, WORTH, OF_LIMIT, OF_LEFT, UNSPENT = "
+    f"{FAR_MS}, {NEAR_MS}, {WORTH_MS}, {OF_LIMIT}, {OF_LEFT}, {RESTS_MS}"
+)
 _GRANTS = 1 << 53
 """Grants are numbers up to here, as Lua counts exactly to it: so many that replicas may take them by chance."""
 _TOUCHED = 1_000
@@ -92,9 +96,8 @@ class RedisLedger:
         self._prefix = f"{{{prefix}}}:"
         self._now = now
         self._ahead = 0
-        self._script = client.register_script(
-            "\n".join(files(__package__).joinpath("lua", name).read_text("utf-8") for name in _LUA)
-        )
+        parts = (files(__package__).joinpath("lua", name).read_text("utf-8") for name in _LUA)
+        self._script = client.register_script("\n".join((_CONSTANTS, *parts)))
         self._limits: Mapping[PoolKey, Limits] = {}
         self._pools: dict[Shared, _Sharing] = {}
 
@@ -263,12 +266,6 @@ def _asking(ask: Ask, limits: Limits, share: Share | None, counted: Sequence[Cou
         "mine": len(counted) - 1,
         "wanted": wanted_key(share.of, ask.tenant) if share else None,
         "asked": asked_key(share.of) if share else None,
-        "far": FAR_MS,
-        "near": NEAR_MS,
-        "worth": WORTH_MS,
-        "unspent": RESTS_MS,
-        "of_limit": OF_LIMIT,
-        "of_left": OF_LEFT,
     }
 
 

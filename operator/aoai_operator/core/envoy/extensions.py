@@ -156,9 +156,8 @@ def _subjects(table: RoutingTable) -> Json:
 
 def _quotas(table: RoutingTable) -> Json:
     found = {t.key: _quota(t.quota or Quota(), table) for t in asking_tenants(table)}
-    if not found:
-        return {}
-    return {"quotas": found, "learns": True} if learns(table) else {"quotas": found}
+    data: Json = {"quotas": found} if found else {}
+    return data | {"learns": True} if learns(table) else data
 
 
 def _quota(quota: Quota, table: RoutingTable) -> Json:

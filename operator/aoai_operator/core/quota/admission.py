@@ -13,7 +13,7 @@ from aoai_operator.core.quota.asking import Answer, Question
 from aoai_operator.core.quota.deciding import Granted, Refused
 from aoai_operator.core.quota.ledger import Ledger
 from aoai_operator.core.quota.limits import Unit
-from aoai_operator.core.quota.policy import Policy, Settled, answered
+from aoai_operator.core.quota.policy import Policy, Settled, answered, settled
 from aoai_operator.core.quota.settling import Settlement
 from aoai_operator.core.quota.usage import Usage, read_usage
 from aoai_operator.core.table import RoutingTable
@@ -97,9 +97,8 @@ class Admission:
         reserved = settlement.estimate.get(Unit.TOKENS, 0) if settlement.draw else self.ledger.reserved(grant)
         if not self.ledger.settle(grant, settlement.draw, settlement.estimate, due.used):
             return False
-        if self._meters and due.used is not None and due.currency is not None:
-            whose = settlement.tenant, settlement.pool, settlement.model
-            self._meters.settled(Settled(*whose, reserved, due.used, due.currency))
+        if self._meters and (known := settled(settlement, due, reserved)):
+            self._meters.settled(known)
         return True
 
     def usage(self, tenant: PoolKey, now: int) -> TenantUsage | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from aoai_operator.core.api.usage import TenantUsage
-from aoai_operator.core.guarantees import learns
+from aoai_operator.core.guarantees import shares_of
 from aoai_operator.core.names import HostKey, PoolKey
 from aoai_operator.core.observed import Overrides, State
 from aoai_operator.core.quota.account import Bound
@@ -215,7 +215,8 @@ class Policy:
         known = self._parts.get(table.key)
         if known is not None and (known.table is table or known.table == table):
             return known
-        return _Part(table, granted_by(table), served_by(table), learns(table) or bool(shared_by(table)))
+        shares = any(shares_of(table, model) for model in table.models)
+        return _Part(table, granted_by(table), served_by(table), shares)
 
     def _learn(self, settlement: Settlement, used: Used) -> None:
         model = settlement.pool, settlement.model
@@ -242,6 +243,14 @@ class Policy:
             reservation=granted.reservation,
             context=served.context,
         )
+
+
+def settled(settlement: Settlement, due: Due, reserved: int) -> Settled | None:
+    """Return what metrics are told of a request that is settled; None where nobody knows what it used."""
+    if due.used is None or due.currency is None:
+        return None
+    whose = settlement.tenant, settlement.pool, settlement.model
+    return Settled(*whose, reserved, due.used, due.currency)
 
 
 def answered(asked: Asked, found: Let | Refused, bounds: Sequence[Bound], now: int) -> Yes | No:

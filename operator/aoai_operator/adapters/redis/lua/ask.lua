@@ -24,12 +24,12 @@ local function lease(seen)
   for unit = 1, 3 do
     found[unit], needed[unit] = math.max(said.want[unit], 0), said.want[unit] >= 0
   end
-  local far, life = true, said.far
+  local far, life = true, FAR
   for place, counter in ipairs(said.counters) do
     if holds(counter, seen) then
       local unit, most = counter[2], counter[3]
       local left = most - seen[place].used - said.need[unit]
-      local share = math.min(math.floor(most / said.of_limit), math.floor(left / said.of_left))
+      local share = math.min(math.floor(most / OF_LIMIT), math.floor(left / OF_LEFT))
       found[unit] = math.max(0, math.min(found[unit], share))
       needed[unit] = needed[unit] or said.usual[unit] > 0
       if counter[4] >= 0 then
@@ -39,14 +39,14 @@ local function lease(seen)
       end
     end
   end
-  life = far and life or math.min(life, said.near)
+  life = far and life or math.min(life, NEAR)
   local least = far and 1 or 2
   for unit = 1, 3 do
     if needed[unit] and found[unit] < math.max(1, least * said.usual[unit]) then
       return nil, 0
     end
   end
-  if life < said.worth then
+  if life < WORTH then
     return nil, 0
   end
   return found, life
@@ -58,25 +58,30 @@ local function counted()
   touch(said.tenant)
 end
 
-local function admit(found, life)
+-- Lets it in, after what was seen, and amends that.
+local function admit(seen, found, life)
   local charged = found or { 0, 0, 0 }
   local counters = {}
   for place, counter in ipairs(said.counters) do
+    local need, more, one = said.need[counter[2]], charged[counter[2]], seen[place]
     counters[place] = { counter[1], counter[2], -1, counter[4] }
+    if need ~= 0 or more ~= 0 then
+      one.used = one.used + need + more
+      one.last = math.max(one.last or 0, math.floor((more ~= 0 and now + life or now) / SECOND))
+    end
   end
   local ends = now + life + said.timeout
   local grant = {
-    tenant = said.tenant, counters = counters, at = now, need = said.need, spent = now + life, charged = charged,
-    leased = found ~= nil, open = true, ends = ends, til = ends,
+    number = said.grant, tenant = said.tenant, counters = counters, at = now, need = said.need, spent = now + life,
+    charged = charged, leased = found ~= nil, open = true, ends = ends, til = ends,
   }
   if found and said.budgets then
-    grant.til = math.max(ends, now + said.unspent)
+    grant.til = math.max(ends, now + UNSPENT)
   end
-  grant.key, grant.number = prefix .. 'grant:' .. said.grant, said.grant
   charge(said.counters, now, said.need)
   charge(said.counters, grant.spent, charged)
   save(grant)
-  redis.call('PEXPIRE', grant.key, whole(grant.til - now + KEPT))
+  redis.call('PEXPIRE', key_of(said.grant), whole(grant.til - now + KEPT))
   counted()
   if said.running then
     redis.call('ZADD', prefix .. 'under:' .. said.tenant, whole(ends), said.grant)
@@ -167,6 +172,7 @@ local function ask()
   if not found and not said.running then
     return { now, 'ok', at_once, before, told(seen, false), '0', 0, {} }
   end
-  admit(found, life or 0)
-  return { now, 'ok', at_once, before, told(look(), false), said.grant, life or 0, found or {} }
+  life = life or 0
+  admit(seen, found, life)
+  return { now, 'ok', at_once, before, told(seen, false), said.grant, life, found or {} }
 end

@@ -16,6 +16,8 @@
 --   touched     the tenants of whom something was counted
 --   begun       there as long as nothing was forgotten
 
+-- Before it stand FAR, NEAR, WORTH, OF_LIMIT and OF_LEFT (core/quota/deciding.py), and UNSPENT (core/quota/ledger.py).
+
 local SECOND = 1000
 local COUNTS = 61000  -- a second counts until 61 s after it began (core/quota/window.py)
 local AHEAD = 30      -- seconds: no lease lives as long. What is charged later was so before the clock was set back
@@ -95,7 +97,7 @@ local function budget(key, began, ends)
   return tonumber(before[2])
 end
 
-local function amend_budget(key, at, by)
+local function in_budget(key, at, by)
   local began = redis.call('HGET', prefix .. key, 'began')
   if began and at >= tonumber(began) then
     redis.call('HINCRBY', prefix .. key, 'used', whole(by))
@@ -110,28 +112,20 @@ local function used(counter)
   return { used = budget(counter[1], counter[4], counter[5]) }
 end
 
-local function charge(counters, at, amounts)
+local function count(counters, at, amounts, in_minute)
   for _, counter in ipairs(counters) do
     local amount = amounts[counter[2]]
     if amount ~= 0 then
-      if counter[4] < 0 then
-        charge_minute(counter[1], at, amount)
-      else
-        amend_budget(counter[1], at, amount)
-      end
+      local one = counter[4] < 0 and in_minute or in_budget
+      one(counter[1], at, amount)
     end
   end
 end
 
+local function charge(counters, at, amounts)
+  count(counters, at, amounts, charge_minute)
+end
+
 local function amend(counters, at, amounts)
-  for _, counter in ipairs(counters) do
-    local by = amounts[counter[2]]
-    if by ~= 0 then
-      if counter[4] < 0 then
-        amend_minute(counter[1], at, by)
-      else
-        amend_budget(counter[1], at, by)
-      end
-    end
-  end
+  count(counters, at, amounts, amend_minute)
 end

@@ -4,8 +4,12 @@ local function touch(tenant)
   redis.call('SADD', prefix .. 'touched', tenant)
 end
 
+local function key_of(number)
+  return prefix .. 'grant:' .. number
+end
+
 local function grant_of(number)
-  local key = prefix .. 'grant:' .. number
+  local key = key_of(number)
   local text = redis.call('HGET', key, 'grant')
   if not text then
     return nil
@@ -15,15 +19,11 @@ local function grant_of(number)
     redis.call('DEL', key)
     return nil
   end
-  grant.key, grant.number = key, number
   return grant
 end
 
 local function save(grant)
-  local key, number = grant.key, grant.number
-  grant.key, grant.number = nil, nil
-  redis.call('HSET', key, 'grant', cjson.encode(grant))
-  grant.key, grant.number = key, number
+  redis.call('HSET', key_of(grant.number), 'grant', cjson.encode(grant))
 end
 
 local function stop(grant)
@@ -45,7 +45,7 @@ local function give_back(number, rest)
   charge(grant.counters, grant.spent, left)
   if now < grant.ends then
     grant.til = grant.ends
-    redis.call('PEXPIRE', grant.key, whole(grant.til - now + KEPT))
+    redis.call('PEXPIRE', key_of(number), whole(grant.til - now + KEPT))
   end
   save(grant)
   return 1
@@ -61,7 +61,7 @@ local function settle()
     end
   end
   local grant = number and number ~= 'over' and grant_of(number)
-  if not grant or redis.call('HSETNX', grant.key, 'draw ' .. whole(said.draw), 1) == 0 then
+  if not grant or redis.call('HSETNX', key_of(number), 'draw ' .. whole(said.draw), 1) == 0 then
     return { now, 0, 0 }
   end
   local before = said.draw == 0 and grant.need or said.estimate
@@ -83,7 +83,7 @@ local function settle()
     save(grant)
   end
   if not grant.leased then
-    redis.call('DEL', grant.key)
+    redis.call('DEL', key_of(number))
   end
   touch(grant.tenant)
   return { now, 1, before[1] }
