@@ -263,6 +263,29 @@ async def test_a_clock_that_is_set_back_lets_what_was_used_count_for_a_minute_fr
     await client.aclose()
 
 
+async def test_a_budget_begins_anew_with_its_window_and_what_is_settled_later_changes_no_other(
+    server: RedisServer,
+) -> None:
+    client, now = Redis(port=server.port), [1_795_000_000_000]
+    made = RedisLedger(client, prefix="budget", now=lambda: now[0])
+    made.limit({TEAM: Limits(budgets=LIMITS[TEAM].budgets)})
+    await made.restore({})
+    before = await asked(made, 4_000)
+    assert isinstance(before, Granted)
+    refused = await asked(made, 1_001)
+    assert isinstance(refused, Refused)
+    assert (refused.limit, refused.period) == ("budgets", Period.DAY)
+    assert refused.retry_ms is not None
+    now[0] += refused.retry_ms
+    assert isinstance(await asked(made, 5_000), Granted)
+    await made.settle(before.grant, 0, {}, {})
+    assert isinstance(await asked(made, 1), Refused)
+    usage = await made.usage(TEAM)
+    assert usage is not None
+    assert [used for _, used, _ in usage.budgets] == [5_000]
+    await client.aclose()
+
+
 async def test_by_tls_it_must_be_certified(tmp_path: Path, server: RedisServer) -> None:
     for name in ("ours", "others"):
         (tmp_path / name).mkdir()

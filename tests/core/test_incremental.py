@@ -75,8 +75,13 @@ def test_a_ledger_that_goes_and_comes_is_told_of_whoever_is_limited() -> None:
         update={"spec": before.quotas[0].spec.model_copy(update={"limits": QuotaLimits(tokens_per_minute=9)})}
     )
     compiler, now = Compiler(), replace(before, quotas=(limited,))
-    for one in (now, replace(now, ledger="Redis does not answer"), now):
-        assert compiler(one) == compile_world(one)
+    last = compiler(now)
+    for ledger in ("Redis does not answer", ""):
+        one = replace(now, ledger=ledger, pool_statuses=last.pool_statuses, quota_statuses=last.quota_statuses)
+        last = compiler(one)
+        assert last == compile_world(one)
+        exact = next(c for c in last.quota_statuses[limited.key].conditions if c.type == "Exact")
+        assert exact.status == ("False" if ledger else "True")
 
 
 def test_statuses_that_do_not_follow_themselves_have_the_present_time() -> None:

@@ -43,6 +43,37 @@ def test_every_other_lease_can_be_held(seconds: float) -> None:
     assert timing.deadline < timing.duration - 2
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis.data:6379",
+        "http://redis.data",
+        "redis://",
+        "redis://h:x",
+        "redis://h:70000",
+        "redis://h/3",
+        "redis://h?db=3",
+    ],
+)
+def test_what_is_no_redis_is_refused(url: str) -> None:
+    assert f"{url} is no URL of a Redis; write rediss://HOST[:PORT]" in refused_redis(url)
+
+
+def test_a_password_does_not_belong_into_a_url_and_is_not_said_again() -> None:
+    told = refused_redis("redis://:secret-4711@redis.data")
+    assert "credentials do not belong into a URL; give --redis-credentials" in told
+    assert "4711" not in told
+
+
+def refused_redis(url: str) -> str:
+    """Return what is said of a --redis-url that is refused."""
+    result = runner.invoke(app, ["run", "--namespace", "a", "--identity", "b", "--redis-url", url])
+    assert result.exit_code == USAGE
+    said = " ".join(result.output.replace("│", "").split())
+    assert "--redis-url" in said
+    return said
+
+
 async def test_good_manifests_pass_the_check(manifest: Path) -> None:
     result = runner.invoke(app, ["check", str(manifest)])
     assert result.exit_code == 0, result.output

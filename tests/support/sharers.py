@@ -63,9 +63,10 @@ class Sharers(RuleBasedStateMachine):
         """Return the ledger that is tried."""
         return Ledger()
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(found=st.fixed_dictionaries(dict.fromkeys(TENANTS, limits)))
+    def begin(self, found: dict[PoolKey, Limits]) -> None:
         self.ledger = self.new_ledger()
+        self.ledger.limit(found)
 
     @rule(found=st.fixed_dictionaries(dict.fromkeys(TENANTS, limits)))
     def change(self, found: dict[PoolKey, Limits]) -> None:
