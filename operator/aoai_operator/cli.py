@@ -16,7 +16,7 @@ from aoai_operator.adapters import logs
 from aoai_operator.adapters.envoy_process import EnvoyMissingError
 from aoai_operator.cluster.cli import EXAMPLES as RUN_EXAMPLES
 from aoai_operator.cluster.cli import run
-from aoai_operator.command_line import CLAIM_FAILED, FAILED, INTERRUPTED, USAGE, WRONG_MANIFESTS, fail
+from aoai_operator.command_line import CLAIM_FAILED, FAILED, INTERRUPTED, USAGE, WRONG_MANIFESTS, fail, token_host
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.local import NothingToServeError, StartError, run_local
 from aoai_operator.rendering import NoSuchPoolError, render
@@ -77,6 +77,15 @@ CaFile = Annotated[
         help="PEM file of the CAs that sign the endpoints' certificates. Default: those of this machine.",
     ),
 ]
+TokenHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-host",
+        metavar="DOMAIN",
+        parser=token_host,
+        help="Trust this domain with tokens of Entra ID, besides Azure's own; may be repeated.",
+    ),
+]
 Gateway = Annotated[str, typer.Option("--gateway", help="Only pools with this spec.gateway.name are served.")]
 Output = Annotated[OutputFormat, typer.Option("--output", help="How results are printed.")]
 
@@ -125,6 +134,7 @@ def local(
             help="Where what tenants used is kept, so that a restart goes on from there. Default: it is forgotten.",
         ),
     ] = None,
+    token_hosts: TokenHosts = None,
     gateway: Gateway = "default",
     output: Output = OutputFormat.TEXT,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How log lines look.")] = LogFormat.TEXT,
@@ -141,6 +151,7 @@ def local(
         envoy=envoy,
         ca_file=ca_file,
         state=state,
+        token_hosts=tuple(token_hosts or ()),
         gateway=gateway,
         output=output,
         max_heap_bytes=half_of_memory(),
@@ -167,9 +178,9 @@ Ends with 1 when anything is wrong.
 
 
 @app.command(epilog=_CHECK_EXAMPLES)
-def check(paths: Paths, *, output: Output = OutputFormat.TEXT) -> None:
+def check(paths: Paths, *, token_hosts: TokenHosts = None, output: Output = OutputFormat.TEXT) -> None:
     """Find what is wrong with manifests: YAML, schema, rules, and what they refer to. Needs no cluster."""
-    report = offline.check(paths)
+    report = offline.check(paths, token_hosts or ())
     typer.echo(report.json() if output is OutputFormat.JSON else report.text())
     raise typer.Exit(report.exit_code)
 
@@ -194,6 +205,7 @@ def render_command(
     listen_tls: ListenTls = None,
     gateway: Gateway = "default",
     ca_file: CaFile = None,
+    token_hosts: TokenHosts = None,
 ) -> None:
     """Show what manifests compile to: routing tables, or Envoy resources. Credentials show as [redacted]."""
     try:
@@ -205,7 +217,7 @@ def render_command(
             tls_port=listen_tls.port if listen_tls else None,
             trusted_ca=str(ca_file or system_trust()),
         )
-        text = render(paths, envoy=envoy, pool=pool, settings=settings)
+        text = render(paths, envoy=envoy, pool=pool, settings=settings, token_hosts=token_hosts or ())
     except NoSuchPoolError as error:
         fail(str(error), WRONG_MANIFESTS)
     typer.echo(text, nl=False)

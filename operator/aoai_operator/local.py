@@ -27,10 +27,7 @@ from aoai_operator.adapters.http import Checks, serve_http
 from aoai_operator.adapters.ledger_server import serve_ledger
 from aoai_operator.adapters.listening import reserved_port
 from aoai_operator.adapters.manifests.reading import SUFFIXES
-from aoai_operator.adapters.oidc import HttpIssuers
 from aoai_operator.adapters.pipe_log import access_log
-from aoai_operator.adapters.probe import HttpProber
-from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.adapters.terminal import Terminal
 from aoai_operator.adapters.usage_file import UsageFile, UsageFileError
@@ -54,12 +51,11 @@ from aoai_operator.local_resources import FileResources
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.checkpoint import Checkpoint
-from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
-from aoai_operator.runners.probing import Probing
 from aoai_operator.runners.publish import Publisher
 from aoai_operator.runners.reconcile import Reconciler
 from aoai_operator.settings import HostPort, LocalSettings, OutputFormat, system_trust
+from aoai_operator.upstream import Upstream
 
 _log = structlog.get_logger("local")
 
@@ -135,26 +131,20 @@ class _Local:
             ledger=str(self._ledger),
             workers=settings.concurrency,
         )
-        self._resources = FileResources(settings.paths)
+        self._resources = FileResources(settings.paths, settings.token_hosts)
         self._observer = Observer(changed=self._observed, now=_now)
-        self._prober = HttpProber(ca_file=self._trusted_ca)
         self._metrics = Metrics()
-        self._probing = Probing(
-            prober=self._prober,
-            resolver=SystemResolver(),
-            observer=self._observer,
-            meters=self._metrics,
-            now=_now,
+        self._upstream = Upstream(
+            ca_file=self._trusted_ca, observer=self._observer, metrics=self._metrics, now=_now, developer=True
         )
-        self._issuers = HttpIssuers(ca_file=self._trusted_ca)
-        self._issuer_keys = IssuerKeys(issuers=self._issuers, observer=self._observer, now=_now)
         self._steady = SteadyClock()
         self._admission = Admission(self._steady(), self._metrics.quotas)
         self._accounting = Accounting(
             observer=self._observer,
-            probe_soon=self._probing.soon,
+            probe_soon=self._upstream.probing.soon,
             meters=self._metrics,
             settle=self._admission.settle,
+            denied=self._upstream.denied,
         )
         self._publisher = Publisher(
             settings=self._gateway,
@@ -207,8 +197,7 @@ class _Local:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._starting)
             self._starting.enter_context(collected_seldom())
-            await stack.enter_async_context(self._prober)
-            await stack.enter_async_context(self._issuers)
+            await stack.enter_async_context(self._upstream)
             await self._first_reading()
             checkpoint = self._checkpoint()
             await self._read_access_log(stack)
@@ -218,8 +207,7 @@ class _Local:
             loops = (
                 self._publisher.run(),
                 self._reconciler.run(),
-                self._probing.run(),
-                self._issuer_keys.run(),
+                *self._upstream.loops(),
                 watch(self._settings.paths, self._reconciler.resources_changed, suffixes=SUFFIXES),
                 self._envoy.run(),
                 self._announce({"metrics": metrics, "admin": str(self._admin)}),
@@ -287,8 +275,7 @@ class _Local:
         """Say that it is ready once Envoy took everything and answers at the gateway's address."""
         try:
             async with asyncio.timeout(self._settings.ready_timeout):
-                await self._probing.names_tried()
-                await self._issuer_keys.tried()
+                await self._upstream.tried()
                 await self._publisher.taken()
                 await _accepting(self._listen)
         except TimeoutError:
@@ -315,8 +302,7 @@ class _Local:
         self._observer.follow(mine.values())
         self._admission.follow(mine.values())
         self._admission.observed(world.overrides)
-        self._probing.follow(mine.values(), world.secrets)
-        self._issuer_keys.follow(mine.values())
+        self._upstream.follow(mine.values(), world.secrets)
         self._publisher.want(mine, world.secrets)
         self._tell(world.overrides)
 

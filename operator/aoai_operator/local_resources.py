@@ -17,16 +17,17 @@ from aoai_operator.core.world import World
 class FileResources:
     """Reads the manifests, and remembers the last good form of each object."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        """Take the files and directories."""
+    def __init__(self, paths: Sequence[Path], token_hosts: Iterable[str] = ()) -> None:
+        """Take the files and directories, and domains that are trusted with tokens besides Azure's own."""
         self._paths = paths
+        self._token_hosts = tuple(token_hosts)
         self._last = Manifests()
 
     def load(self) -> tuple[World, tuple[LocatedFault, ...]]:
         """Return what is wanted now, and what is wrong with the files."""
         found = read_manifests(self._paths)
         self._last = carried_over(self._last, found)
-        return world_of(self._last), found.faults
+        return world_of(self._last, self._token_hosts), found.faults
 
     def located(self, findings: Iterable[Finding]) -> tuple[LocatedFault, ...]:
         """Return what was found wrong between the resources that were loaded last, by file and line."""
@@ -38,13 +39,14 @@ def located(manifests: Manifests, findings: Iterable[Finding]) -> tuple[LocatedF
     return tuple(sorted({manifests.locate(f.kind, f.key, f.field, f.message, f.mend) for f in findings}))
 
 
-def world_of(manifests: Manifests) -> World:
-    """Return the world of some manifests now, with nothing observed."""
+def world_of(manifests: Manifests, token_hosts: Iterable[str] = ()) -> World:
+    """Return the world of some manifests now, with nothing observed; tokens are sent to some hosts besides Azure's."""
     return World(
         pools=manifests.pools,
         quotas=manifests.quotas,
         secrets=manifests.secrets,
         invalid=manifests.invalid,
+        token_hosts=frozenset(host.lower() for host in token_hosts),
         now=time.time_ns() // 1_000_000,
     )
 

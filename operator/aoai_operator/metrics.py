@@ -83,6 +83,12 @@ class Metrics:
             ("pool", "endpoint", "reason"),
             registry=registry,
         )
+        self._token_requests = Counter(
+            "aoai_token_requests",
+            "Requests to Entra ID for tokens for endpoints. Result: granted or refused; no answer is refused.",
+            ("result",),
+            registry=registry,
+        )
         self._states = _States()
         registry.register(self._states)
         self._answers = Counter(
@@ -208,6 +214,10 @@ class Metrics:
         """Count a probe of an endpoint, or of one deployment behind it."""
         self._probes.labels(str(key.pool), key.endpoint, reason).inc()
 
+    def token_asked(self, *, granted: bool) -> None:
+        """Count a request to Entra ID."""
+        self._token_requests.labels("granted" if granted else "refused").inc()
+
     def observed(self, overrides: Overrides) -> None:
         """Show the present states of all hosts, and of no others."""
         self._states.overrides = overrides
@@ -258,7 +268,7 @@ class Metrics:
 
 
 class _States(Collector):
-    """The hosts' states, made when they are asked for: there are many hosts, and their states change by the second."""
+    """The hosts' states and the ends of tokens, made when asked for: they are many, and change by the second."""
 
     def __init__(self) -> None:
         self.overrides = Overrides()
@@ -273,6 +283,14 @@ class _States(Collector):
             for state in State:
                 found.add_metric((str(key.pool), key.endpoint, key.deployment, state), host.state is state)
         yield found
+        over = GaugeMetricFamily(
+            "aoai_token_expires_seconds",
+            "When the token with which an endpoint is called is over, in seconds of the Unix epoch; 0: there was none.",
+            labels=("pool", "endpoint"),
+        )
+        for endpoint, grant in self.overrides.grants.items():
+            over.add_metric((str(endpoint.pool), endpoint.endpoint), grant.until / 1000)
+        yield over
 
 
 @dataclass(frozen=True, slots=True)

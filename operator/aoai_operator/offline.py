@@ -47,14 +47,19 @@ class Report:
         return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def check(paths: Iterable[Path]) -> Report:
-    """Check files and directories: YAML, schema, CEL rules, then what the resources refer to."""
+def check(paths: Iterable[Path], token_hosts: Iterable[str] = ()) -> Report:
+    """Check files and directories: YAML, schema, CEL rules, then what the resources refer to.
+
+    Args:
+        paths: the files and directories.
+        token_hosts: domains that are trusted with tokens of Entra ID, besides Azure's own.
+    """
     named = tuple(paths)
-    return _report(read_manifests(named), ", ".join(map(str, named)))
+    return _report(read_manifests(named), ", ".join(map(str, named)), token_hosts)
 
 
-def _report(manifests: Manifests, where: str) -> Report:
-    found = located(manifests, compile_world(world_of(manifests)).findings)
+def _report(manifests: Manifests, where: str, token_hosts: Iterable[str]) -> Report:
+    found = located(manifests, compile_world(world_of(manifests, token_hosts)).findings)
     empty = not (manifests.pools or manifests.quotas or manifests.faults)
     nothing = [LocatedFault(where, 0, "", "", "there is no AOAIBackendPool and no TenantQuota")] if empty else []
     return Report(

@@ -18,7 +18,8 @@ from aoai_operator.core.quota.deciding import Ask, Decision, Rest, Shared
 from aoai_operator.core.quota.limits import Amount, Limits
 from aoai_operator.core.quota.pool import Pool
 from aoai_operator.core.quota.usage import Usage
-from aoai_operator.core.table import TokenIssuer
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import Identity, TokenIssuer
 
 
 class UnavailableError(Exception):
@@ -118,6 +119,41 @@ class Issuers(Protocol):
 
         Raises:
             IssuerError: they cannot be had now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of Entra ID. Times are seconds of the Unix epoch.
+
+    Attributes:
+        value: the token.
+        until: when it is over.
+        renew_at: when Entra ID wants to be asked for another one; None: it does not say.
+    """
+
+    value: SecretValue
+    until: float
+    renew_at: float | None = None
+
+
+class GrantError(Exception):
+    """Entra ID does not give a token; the message is what it said, without a full stop and without any secret."""
+
+
+class TokenSource(Protocol):
+    """Asks Entra ID for tokens."""
+
+    async def token(self, identity: Identity, credential: SecretValue | None) -> Token:
+        """Return a token of an identity, made now or not long ago.
+
+        Args:
+            identity: as whom it is asked for.
+            credential: what `identity.credential` refers to; None: nothing, or it is not there.
+
+        Raises:
+            GrantError: there is none now.
         """
         ...
 

@@ -17,7 +17,7 @@ from aoai_operator.core.envoy.snapshot import Json
 from aoai_operator.core.envoy.translate import translate
 from aoai_operator.core.names import EndpointKey
 from aoai_operator.core.observations import is_address
-from aoai_operator.core.observed import Overrides
+from aoai_operator.core.observed import Grant, Overrides
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.local_resources import world_of
@@ -30,7 +30,9 @@ class NoSuchPoolError(Exception):
     """The pool that was asked for is not in the manifests; the message names those that are."""
 
 
-def render(paths: Iterable[Path], *, envoy: bool, pool: str | None, settings: GatewaySettings) -> str:
+def render(
+    paths: Iterable[Path], *, envoy: bool, pool: str | None, settings: GatewaySettings, token_hosts: Iterable[str] = ()
+) -> str:
     """Return the routing tables as YAML documents; with `envoy` the Envoy resources by type and name.
 
     Names are not resolved: where Envoy would get an endpoint's address, its host name stands.
@@ -38,7 +40,7 @@ def render(paths: Iterable[Path], *, envoy: bool, pool: str | None, settings: Ga
     Raises:
         NoSuchPoolError: there is no pool, or not the one asked for.
     """
-    world = world_of(read_manifests(paths))
+    world = world_of(read_manifests(paths), token_hosts)
     tables = compile_world(world).tables
     wanted = [table for key, table in sorted(tables.items()) if pool in (None, str(key))]
     if not wanted:
@@ -52,7 +54,8 @@ def render(paths: Iterable[Path], *, envoy: bool, pool: str | None, settings: Ga
     for refs in (table.tls_refs for table in wanted if table.tls_secret):
         if isinstance(read_certificate(world.secrets, refs), ServingCertificate):
             secrets.update((ref, world.secrets[ref]) for ref in refs)
-    snapshot = translate(wanted, secrets, Overrides(addresses=_addresses(wanted)), settings)
+    observed = Overrides(addresses=_addresses(wanted), grants=_grants(wanted))
+    snapshot = translate(wanted, secrets, observed, settings)
     resources = {
         url.name.lower(): {name: _without_private_key(resource.body) for name, resource in sorted(named.items())}
         for url, named in snapshot.resources.items()
@@ -62,6 +65,11 @@ def render(paths: Iterable[Path], *, envoy: bool, pool: str | None, settings: Ga
 
 def _addresses(tables: Sequence[RoutingTable]) -> dict[EndpointKey, tuple[str, ...]]:
     return {t.endpoint_key(e.name): (e.host,) for t in tables for e in t.endpoints if not is_address(e.host)}
+
+
+def _grants(tables: Sequence[RoutingTable]) -> dict[EndpointKey, Grant]:
+    token = Grant(SecretValue(_STAND_IN.format(0)), good=True)
+    return {t.endpoint_key(e.name): token for t in tables for e in t.endpoints if e.identity}
 
 
 def _without_private_key(body: Json) -> Json:

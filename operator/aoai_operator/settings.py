@@ -109,6 +109,7 @@ class LocalSettings:
         max_heap_bytes: memory at which Envoy refuses new requests instead of growing.
         listen_tls: where pools with `gateway.tls` answer by HTTPS; None: nowhere, they answer at `listen`.
         state: where what tenants used is kept; None: nowhere, a restart begins with nothing used.
+        token_hosts: domains that are trusted with tokens of Entra ID, besides Azure's own.
     """
 
     paths: tuple[Path, ...]
@@ -128,6 +129,7 @@ class LocalSettings:
     max_heap_bytes: int | None = None
     listen_tls: HostPort | None = None
     state: Path | None = None
+    token_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +184,7 @@ class ClusterSettings:
         gateway_tls_port: the port at which they reach it by HTTPS.
         quota_workers: the threads of a gateway's Envoys together: each has its share of a rate while it cannot ask.
         redis: where what tenants used is counted; None: in the leader's memory.
+        token_hosts: domains that are trusted with tokens of Entra ID, besides Azure's own.
     """
 
     namespace: str
@@ -210,3 +213,4 @@ class ClusterSettings:
     gateway_tls_port: int = 443
     quota_workers: int = 8
     redis: RedisSettings | None = None
+    token_hosts: tuple[str, ...] = ()

@@ -186,7 +186,7 @@ def test_every_value_is_explained() -> None:
     lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()
     groups = {"image", "crds", "rbac", "sidecars", "operator", "gateway", "networkPolicy", "metrics", "tests"}
     groups |= {"endpointCAs", "serviceAccount", "podDisruptionBudget", "topologySpread", "autoscaling", "service"}
-    groups |= {"serviceMonitor", "prometheusRule", "dashboard", "quotas", "redis", "ca"}
+    groups |= {"serviceMonitor", "prometheusRule", "dashboard", "quotas", "redis", "ca", "entra", "workloadIdentity"}
     explained = False
     unexplained = []
     for line in lines:

@@ -33,7 +33,9 @@ def test_defaults_are_filled_in() -> None:
     assert pool.key == PoolKey("ai", "chat")
     assert pool.spec.failover.per_try_timeout == timedelta(seconds=120)
     assert pool.spec.limits.max_request_bytes == 32 * 1024 * 1024
-    assert pool.spec.endpoints[0].auth.api_key.secret_ref.key == "api-key"
+    api_key = pool.spec.endpoints[0].auth.api_key
+    assert api_key is not None
+    assert api_key.secret_ref.key == "api-key"
     assert not pool.spec.allowed_namespaces.allows("other", own="ai")
     tenant = parse(raw_tenant())
     assert isinstance(tenant, TenantQuota)

@@ -130,7 +130,7 @@ class Replica:
         self.unknown = unknown
         if CHAT not in tables:
             return
-        ref = tables[CHAT].endpoints[0].credential
+        (ref,) = tables[CHAT].endpoints[0].secrets
         self.delivered.append((ref.name, secrets[ref].reveal() if ref in secrets else None))
 
     @asynccontextmanager

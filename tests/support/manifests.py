@@ -100,8 +100,9 @@ def _object(kind: str, name: str, namespace: str, **fields: Json) -> Json:
 
 
 def _merge(base: Json, changes: Json) -> Json:
+    """Return `base` with changes; None takes a field away."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
         merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+    return {key: value for key, value in merged.items() if value is not None}

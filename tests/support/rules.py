@@ -12,6 +12,13 @@ from support.raw import Raw, raw_pool, raw_tenant
 
 # path set, accepted value, rejected value, field of the fault, its words
 Case = tuple[str, Any, Any, str, str]
+_ENTRY = {"secretRef": {"name": "principal", "key": "secret"}}
+_PRINCIPAL = {
+    "identity": "ServicePrincipal",
+    "clientId": "11111111-1111-1111-1111-111111111111",
+    "tenantId": "22222222-2222-2222-2222-222222222222",
+}
+
 POOL: list[Case] = [
     (
         "spec.models[0].fallbackModels",
@@ -33,6 +40,47 @@ POOL: list[Case] = [
         {},
         "spec.endpoints[0].deployments[0].capacity",
         "must give tokensPerMinute, requestsPerMinute or both",
+    ),
+    *(
+        (
+            "spec.endpoints[0].auth",
+            {"entra": {}},
+            bad,
+            "spec.endpoints[0].auth",
+            "must give one of apiKey and entra",
+        )
+        for bad in ({}, {"entra": {}, "apiKey": {"secretRef": {"name": "key"}}})
+    ),
+    *(
+        (
+            "spec.endpoints[0].auth",
+            {"entra": {**_PRINCIPAL, **good}},
+            {"entra": bad},
+            "spec.endpoints[0].auth.entra.identity",
+            "clientSecret or clientCertificate, one of them, is for a ServicePrincipal, and only for it",
+        )
+        for good, bad in (
+            ({"clientSecret": _ENTRY}, _PRINCIPAL),
+            ({"clientCertificate": _ENTRY}, {**_PRINCIPAL, "clientSecret": _ENTRY, "clientCertificate": _ENTRY}),
+            ({"clientSecret": _ENTRY}, {"clientSecret": _ENTRY}),
+        )
+    ),
+    (
+        "spec.endpoints[0].auth",
+        {"entra": {**_PRINCIPAL, "clientSecret": _ENTRY}},
+        {"entra": {"identity": "ServicePrincipal", "clientId": _PRINCIPAL["clientId"], "clientSecret": _ENTRY}},
+        "spec.endpoints[0].auth.entra.identity",
+        "a ServicePrincipal needs clientId and tenantId",
+    ),
+    *(
+        (
+            "spec.endpoints[0].auth",
+            {"entra": {"identity": "ManagedIdentity", "clientId": _PRINCIPAL["clientId"]}},
+            {"entra": {"identity": "ManagedIdentity", **bad}},
+            "spec.endpoints[0].auth.entra.identity",
+            "tenantId and authorityHost are not for a ManagedIdentity: the node knows them",
+        )
+        for bad in ({"tenantId": _PRINCIPAL["tenantId"]}, {"authorityHost": "https://login.microsoftonline.us"})
     ),
     (
         "spec.health.probe",

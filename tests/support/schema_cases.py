@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,32 @@ class SchemaCase(NamedTuple):
     rule: str
     """The rule of the schema that is broken, such as maxLength; or what is accepted."""
     value: Any
+
+
+_ID = "11111111-aaaa-bbbb-cccc-111111111111"
+_ENTRY = {"secretRef": {"name": "principal", "key": "entry"}}
+_ENTRA: dict[str, Raw] = {
+    "own": {"clientId": _ID, "identity": "WorkloadIdentity", "scope": "https://ai.azure.com/.default"},
+    "secret": {
+        "identity": "ServicePrincipal",
+        "clientId": _ID,
+        "tenantId": _ID,
+        "authorityHost": "https://login.microsoftonline.us",
+        "clientSecret": _ENTRY,
+    },
+    "certificate": {
+        "identity": "ServicePrincipal",
+        "clientId": _ID,
+        "tenantId": _ID,
+        "clientCertificate": _ENTRY,
+    },
+}
+
+
+def _called_with_tokens(name: str, **entra: Any) -> Raw:
+    deployments = [{"model": "gpt-4o", "name": "dep"}]
+    url = f"https://{name}.openai.azure.com"
+    return {"name": name, "url": url, "deployments": deployments, "auth": {"entra": entra}}
 
 
 def whole_pool() -> Raw:
@@ -67,6 +94,7 @@ def whole_pool() -> Raw:
     raw["spec"]["endpoints"][0]["dedicatedTo"] = [{"name": "team-search", "namespace": "search"}]
     raw["spec"]["endpoints"][0]["deployments"][0]["capacity"] = {"tokensPerMinute": 1000, "requestsPerMinute": 6}
     raw["spec"]["endpoints"][0]["auth"]["apiKey"]["secretRef"]["key"] = "api-key"
+    raw["spec"]["endpoints"] += [_called_with_tokens(name, **entra) for name, entra in _ENTRA.items()]
     return raw
 
 
@@ -116,16 +144,34 @@ def changed(raw: Raw, case: SchemaCase) -> Raw:
 
 def fields(schema: Schema, value: Any, path: str) -> Iterator[tuple[str, Schema, Any]]:
     """Yield every field below `path`, with its schema and its value; of lists in the first item that has it."""
+    seen = set()
+    for where, field, here in _walked(schema, value, path):
+        if (name := _anywhere(where)) not in seen:
+            seen.add(name)
+            yield where, field, here
+    # A field that the resource lacks would pass untested.
+    assert seen == set(_named(schema, path))
+
+
+def _walked(schema: Schema, value: Any, path: str) -> Iterator[tuple[str, Schema, Any]]:
     yield path, schema, value
     for name, field in schema.get("properties", {}).items():
-        # A field that the resource lacks would pass untested.
-        yield from fields(field, value[name], f"{path}.{name}")
+        if name in value:
+            yield from _walked(field, value[name], f"{path}.{name}")
+    for index, item in enumerate(value if "items" in schema else ()):
+        yield from _walked(schema["items"], item, f"{path}[{index}]")
+
+
+def _named(schema: Schema, path: str) -> Iterator[str]:
+    yield path
+    for name, field in schema.get("properties", {}).items():
+        yield from _named(field, f"{path}.{name}")
     if "items" in schema:
-        item = schema["items"]
-        yield f"{path}[0]", item, value[0]
-        for name, field in item.get("properties", {}).items():
-            index = next(i for i, one in enumerate(value) if name in one)
-            yield from fields(field, value[index][name], f"{path}[{index}].{name}")
+        yield from _named(schema["items"], f"{path}[]")
+
+
+def _anywhere(path: str) -> str:
+    return re.sub(r"\[[0-9]+\]", "[]", path)
 
 
 def rejected(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaCase]:
@@ -137,9 +183,11 @@ def rejected(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaC
 
 def accepted(schema: Schema, value: Any, path: str = "spec") -> Iterator[SchemaCase]:
     """Yield a case for every enum word and every bound of a number."""
+    present = {(_anywhere(where), here) for where, _, here in _walked(schema, value, path) if isinstance(here, str)}
     for where, field, _ in fields(schema, value, path):
         for word in field.get("enum", ()):
-            yield SchemaCase(where, f"enum {word}", word)
+            if (_anywhere(where), word) not in present:
+                yield SchemaCase(where, f"enum {word}", word)
         if field.get("type") == "integer":
             yield from (SchemaCase(where, bound, field[bound]) for bound in ("minimum", "maximum"))
 

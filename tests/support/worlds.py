@@ -28,7 +28,7 @@ from aoai_operator.core.compiler import Compiled, compile_world
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
-from aoai_operator.core.observed import HostState, Overrides, Reason, SigningKeys, State
+from aoai_operator.core.observed import Grant, HostState, Overrides, Reason, SigningKeys, State
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.world import Programming, World
 
@@ -53,6 +53,7 @@ def read_world(raw: Mapping[str, Any]) -> World:
         pools=tuple(_resource(AOAIBackendPool, one) for one in raw.get("pools", ())),
         quotas=tuple(_resource(TenantQuota, one) for one in raw.get("quotas", ())),
         namespaces=frozenset(raw.get("namespaces", ())),
+        token_hosts=frozenset(raw.get("tokenHosts", ())),
         secrets={
             SecretRef(*PoolKey.of(name), entry): SecretValue(value)
             for name, entries in raw.get("secrets", {}).items()
@@ -65,6 +66,7 @@ def read_world(raw: Mapping[str, Any]) -> World:
         overrides=Overrides(
             hosts={_host(key): _state(one) for key, one in raw.get("hosts", {}).items()},
             addresses={_endpoint(key): tuple(found) for key, found in raw.get("addresses", {}).items()},
+            grants={_endpoint(key): _grant(one) for key, one in raw.get("grants", {}).items()},
             issuers={url: SigningKeys(**one) for url, one in raw.get("issuers", {}).items()},
         ),
         programming={PoolKey.of(key): (Programming(**one),) for key, one in raw.get("programming", {}).items()},
@@ -89,6 +91,10 @@ def _endpoint(key: str) -> EndpointKey:
     return EndpointKey(PoolKey(namespace, pool), endpoint)
 
 
+def _grant(raw: Json) -> Grant:
+    return Grant(**{**raw, "token": SecretValue(raw["token"]) if "token" in raw else None})
+
+
 def _state(raw: Json) -> HostState:
     return HostState(**{**raw, "state": State(raw["state"]), "reason": Reason(raw["reason"])})
 
@@ -107,7 +113,9 @@ def _plain(model: Any) -> Any:
     """Return the data of a pydantic model, with references to Secrets written as one word."""
     dumped = model.model_dump(mode="json")
     for endpoint in dumped["endpoints"]:
-        endpoint["credential"] = str(SecretRef(*endpoint["credential"]))
+        for holder in (endpoint, endpoint["identity"] or {}):
+            if holder.get("credential"):
+                holder["credential"] = str(SecretRef(*holder["credential"]))
     for tenant in dumped["tenants"]:
         tenant["api_keys"] = [str(SecretRef(*ref)) for ref in tenant["api_keys"]]
     return dumped

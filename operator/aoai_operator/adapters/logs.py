@@ -46,6 +46,8 @@ def configure(*, json: bool, level: str) -> None:
     )
     # A library's chatter (every probe that httpx sends) is of no use here; its warnings are.
     logging.basicConfig(handlers=[handler], level=max(least, logging.WARNING), force=True)
+    # azure-identity warns of each request that fails; what asks says so once, and in our words.
+    logging.getLogger("azure").setLevel(max(least, logging.ERROR))
 
 
 def _to_json(event: object, **_defaults: Any) -> str:

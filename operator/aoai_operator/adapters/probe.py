@@ -110,7 +110,7 @@ class HttpProber:
         default = 443 if target.scheme == "https" else 80
         headers = {
             b"host": (target.host if target.port == default else f"{target.host}:{target.port}").encode(),
-            b"api-key": target.credential.reveal().encode(),
+            **_credential(target),
             b"user-agent": b"aoai-operator",
             b"accept-encoding": b"identity",
         }
@@ -127,6 +127,11 @@ class HttpProber:
             return httpx.Response(response.status_code, headers=_telling(response), content=await _beginning(response))
         finally:
             await response.aclose()
+
+
+def _credential(target: ProbeTarget) -> dict[bytes, bytes]:
+    value = target.credential.reveal()
+    return {b"authorization": f"Bearer {value}".encode()} if target.bearer else {b"api-key": value.encode()}
 
 
 async def _beginning(response: httpx.Response) -> bytes:

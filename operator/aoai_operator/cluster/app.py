@@ -27,11 +27,8 @@ from aoai_operator.adapters.kube.secrets import SecretReader
 from aoai_operator.adapters.kube.store import ObjectStore, whole
 from aoai_operator.adapters.kube.tokens import TokenReviews
 from aoai_operator.adapters.ledger_grpc import LedgerServer
-from aoai_operator.adapters.oidc import HttpIssuers
 from aoai_operator.adapters.otlp_log import LogServer
 from aoai_operator.adapters.peers import PeerClient, PeerServer
-from aoai_operator.adapters.probe import HttpProber
-from aoai_operator.adapters.resolver import SystemResolver
 from aoai_operator.adapters.stopping import Stop, stop_signals, until
 from aoai_operator.cluster.audiences import gateway_settings, trusting
 from aoai_operator.cluster.counting import quotas_of
@@ -60,13 +57,12 @@ from aoai_operator.interpreter import collected_seldom, threads_give_way
 from aoai_operator.metrics import Metrics
 from aoai_operator.runners.accounting import Accounting
 from aoai_operator.runners.certificates import Certificates
-from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.peering import Peering
-from aoai_operator.runners.probing import Probing
 from aoai_operator.runners.quotas import ASK, SETTLE
 from aoai_operator.runners.signing import TableKey
 from aoai_operator.settings import ClusterSettings
+from aoai_operator.upstream import Upstream
 
 _log = structlog.get_logger("run")
 
@@ -141,19 +137,15 @@ class _Operator:
     def _drive_envoys(self, api: Kube) -> None:
         settings = self._settings
         self._observer = Observer(changed=self._observed, now=_now)
-        self._prober = HttpProber(ca_file=settings.trusted_ca)
-        self._probing = Probing(
-            prober=self._prober,
-            resolver=SystemResolver(),
+        self._upstream = Upstream(
+            ca_file=settings.trusted_ca,
             observer=self._observer,
-            meters=self._metrics,
+            metrics=self._metrics,
             now=_now,
+            issuers=lambda others: ClusterIssuers(api, others=others),
         )
+        self._probing = self._upstream.probing
         self._probing.lead(False)
-        self._issuers = HttpIssuers(ca_file=settings.trusted_ca)
-        self._issuer_keys = IssuerKeys(
-            issuers=ClusterIssuers(api, others=self._issuers), observer=self._observer, now=_now
-        )
         self._identities = Identities(review=TokenReviews(api, audience=TOKEN_AUDIENCE))
         self._plane = ControlPlane(
             changed=self._proxies_changed,
@@ -223,7 +215,11 @@ class _Operator:
             dial=self._peering.dial, tls=lambda: self._listening.tls, own=self._settings.address or None
         )
         self._accounting = Accounting(
-            observer=self._observer, probe_soon=self._peering.soon, meters=self._metrics, settle=self._quotas.settle
+            observer=self._observer,
+            probe_soon=self._peering.soon,
+            meters=self._metrics,
+            settle=self._quotas.settle,
+            denied=self._upstream.denied,
         )
         self._ledger = LedgerServer(self._quotas.ask, identify=self._identities.audience, sees=self._gateways.sees)
         self._logs = LogServer(self._accounting, identify=self._identities.audience, sees=self._gateways.sees)
@@ -235,6 +231,7 @@ class _Operator:
             ObjectStore(api, POOLS, keep=read_pool, namespaces=where, resync=resync),
             ObjectStore(api, QUOTAS, keep=read_quota, namespaces=where, resync=resync),
             namespaces=where,
+            token_hosts=settings.token_hosts,
         )
         self._events = EventPoster(self._fenced, instance=settings.identity)
         self._leading = Leading(
@@ -273,8 +270,7 @@ class _Operator:
     async def serve(self, stop: Stop) -> None:
         """Start the parts, serve until `stop`, and end them."""
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._prober)
-            await stack.enter_async_context(self._issuers)
+            await stack.enter_async_context(self._upstream)
             await stack.enter_async_context(pods_log(self._settings.pod_directory, self._accounting))
             served = health(self._settings.http_listen, self._metrics.registry, self._checks())
             await stack.enter_async_context(served)
@@ -284,8 +280,7 @@ class _Operator:
                 self._table_key.run(),
                 self._serving.run(),
                 self._gateways.run(),
-                self._probing.run(),
-                self._issuer_keys.run(),
+                *self._upstream.loops(),
                 self._events.run(),
                 self._certificates.run(),
                 self._peer_client.run(),
@@ -319,8 +314,7 @@ class _Operator:
     async def _serve_proxies(self) -> None:
         """Serve proxies and peers, once an Envoy that comes back from another replica would lose nothing by it."""
         await self._serving.ready.wait()
-        await self._probing.names_tried()
-        await self._issuer_keys.tried()
+        await self._upstream.tried()
         await self._gateways.flushed()
         await self._listening.serve(
             in_pod=[service.handler() for service in (self._plane.server, self._ledger)],
@@ -377,8 +371,7 @@ class _Operator:
         self._observer.follow(tables.values())
         self._peering.tables_changed()
         self._quotas.follow(tables)
-        self._probing.follow(tables.values(), secrets)
-        self._issuer_keys.follow(tables.values())
+        self._upstream.follow(tables.values(), secrets)
         self._gateways.want(tables, secrets, unknown)
         if (trusted := trusting(self._settings, tables.values())) != self._told_trust:
             self._told_trust = trusted

@@ -11,7 +11,7 @@ import structlog
 import typer
 
 from aoai_operator.adapters import logs
-from aoai_operator.command_line import FAILED, USAGE, fail, seconds
+from aoai_operator.command_line import FAILED, USAGE, fail, seconds, token_host
 from aoai_operator.core.sidecar import PORT as SIDECAR_PORT
 from aoai_operator.settings import ClusterSettings, HostPort, LogFormat, LogLevel, RedisSettings, system_trust
 
@@ -74,6 +74,12 @@ def _redis(text: str) -> RedisUrl:
     if parts.scheme not in ("redis", "rediss") or not host or parts.path.strip("/") or parts.query:
         raise typer.BadParameter(f"{text} is no URL of a Redis; write rediss://HOST[:PORT], or redis:// without TLS")
     return RedisUrl(HostPort(host, port), tls=parts.scheme == "rediss")
+
+
+def _redis_prefix(text: str) -> str:
+    if not text or "{" in text or "}" in text:
+        raise typer.BadParameter("must be given, without braces: they choose the slot of a Redis Cluster")
+    return text
 
 
 def _option(name: str, help_text: str, **more: Any) -> typer.models.OptionInfo:
@@ -180,6 +186,15 @@ def run(
             parser=_age_seconds,
         ),
     ] = "1h",  # type: ignore[assignment]
+    token_hosts: Annotated[
+        list[str] | None,
+        _option(
+            "--token-host",
+            "Trust this domain with tokens of Entra ID, besides Azure's own; may be repeated.",
+            metavar="DOMAIN",
+            parser=token_host,
+        ),
+    ] = None,
     redis_url: Annotated[
         RedisUrl | None,
         _option(
@@ -204,7 +219,8 @@ def run(
     ] = None,
     redis_cluster: Annotated[bool, _option("--redis-cluster", "It is a Redis Cluster.")] = False,
     redis_prefix: Annotated[
-        str, _option("--redis-prefix", "First part of the keys; who has the same counts together.")
+        str,
+        _option("--redis-prefix", "First part of the keys; who has the same counts together.", parser=_redis_prefix),
     ] = "aoai",
     log_format: Annotated[LogFormat, _option("--log-format", "How log lines look.")] = LogFormat.JSON,
     log_level: Annotated[LogLevel, _option("--log-level", "Least important lines shown.")] = LogLevel.INFO,
@@ -214,6 +230,8 @@ def run(
     from aoai_operator.cluster.app import run_cluster  # noqa: PLC0415
     from aoai_operator.cluster.starting import StartError  # noqa: PLC0415
 
+    if redis_url is None and (redis_credentials or redis_ca_file or redis_cluster):
+        fail("--redis-credentials, --redis-ca-file and --redis-cluster say nothing without --redis-url", USAGE)
     logs.configure(json=log_format is LogFormat.JSON, level=log_level.value)
     settings = ClusterSettings(
         namespace=namespace,
@@ -238,6 +256,7 @@ def run(
         secrets_interval=secrets_interval,
         lease_duration=lease_duration,
         connection_age=connection_age,
+        token_hosts=tuple(token_hosts or ()),
         redis=RedisSettings(
             address=redis_url.address,
             tls=redis_url.tls,

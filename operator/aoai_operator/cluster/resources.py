@@ -29,10 +29,16 @@ class Resources:
     """Reads pools and tenants, and tells what is made of all of them; that is made anew when one of them changed."""
 
     def __init__(
-        self, pools: ObjectStore[KnownPool], quotas: ObjectStore[KnownQuota], *, namespaces: Collection[str] = ()
+        self,
+        pools: ObjectStore[KnownPool],
+        quotas: ObjectStore[KnownQuota],
+        *,
+        namespaces: Collection[str] = (),
+        token_hosts: Collection[str] = (),
     ) -> None:
-        """Take the stores, and the namespaces that they read; empty: all."""
+        """Take the stores, the namespaces that they read (empty: all), and what a World says of `token_hosts`."""
         self._namespaces = frozenset(namespaces)
+        self._token_hosts = frozenset(token_hosts)
         self.pools = pools.objects
         """The pools as they were read last."""
         self.quotas = quotas.objects
@@ -133,6 +139,7 @@ class Resources:
             last_good=last_good,
             invalid=frozenset(self._read_pools.invalid),
             namespaces=self._namespaces,
+            token_hosts=self._token_hosts,
             pool_statuses={key: p.status for key, p in self.pools.items() if p.status} if statuses else {},
             quota_statuses={key: q.status for key, q in self.quotas.items() if q.status} if statuses else {},
         )

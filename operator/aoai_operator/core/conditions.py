@@ -46,6 +46,8 @@ class ConditionReason(StrEnum):
     TOKENS_NOT_TAKEN = "TokensNotTaken"
     ISSUER_UNREACHABLE = "IssuerUnreachable"
     TENANT_NOT_FOUND = "TenantNotFound"
+    HOST_NOT_TRUSTED = "HostNotTrusted"
+    TOKEN_NOT_GRANTED = "TokenNotGranted"  # noqa: S105
 
     GUARANTEED = "Guaranteed"
     OVERCOMMITTED = "Overcommitted"
@@ -90,6 +92,8 @@ FAULTS: Mapping[ConditionReason, ConditionType] = {
     ConditionReason.TOKENS_NOT_TAKEN: ConditionType.RESOLVED_REFS,
     ConditionReason.ISSUER_UNREACHABLE: ConditionType.RESOLVED_REFS,
     ConditionReason.TENANT_NOT_FOUND: ConditionType.RESOLVED_REFS,
+    ConditionReason.HOST_NOT_TRUSTED: ConditionType.RESOLVED_REFS,
+    ConditionReason.TOKEN_NOT_GRANTED: ConditionType.RESOLVED_REFS,
 }
 """The reasons that findings give, each with its condition: Accepted is about the object itself, ResolvedRefs about what
 it refers to."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aoai_operator.core.api import SecretKeyRef
+from aoai_operator.core.api import EndpointAuth, SecretEntryRef, SecretKeyRef
 from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.secret import SecretValue
@@ -26,9 +26,17 @@ class Unreadable:
     mend: str
 
 
-def reference(namespace: str, ref: SecretKeyRef) -> SecretRef:
+def reference(namespace: str, ref: SecretKeyRef | SecretEntryRef) -> SecretRef:
     """Return the full reference of a `secretRef` in an object of `namespace`."""
     return SecretRef(namespace, ref.name, ref.key)
+
+
+def endpoint_secret(namespace: str, auth: EndpointAuth) -> SecretRef | None:
+    """Return the entry of a Secret that an endpoint of a pool in `namespace` needs; None: it needs none."""
+    if auth.api_key is not None:
+        return reference(namespace, auth.api_key.secret_ref)
+    given = (auth.entra.client_secret or auth.entra.client_certificate) if auth.entra else None
+    return reference(namespace, given.secret_ref) if given else None
 
 
 def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> SecretValue | Unreadable:

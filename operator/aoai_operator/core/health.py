@@ -19,7 +19,8 @@ UNPROBED_FAULT_MS = 30_000
 class ProbeTarget:
     """Where and how to probe an endpoint: its address, its credential, and the milliseconds one probe may take.
 
-    `addresses` are the resolved IPs that Envoy uses too; empty: the prober looks the name up itself.
+    `bearer`: the credential is a token, not an API key. `addresses` are the resolved IPs that Envoy uses too; empty:
+    the prober looks the name up itself.
     """
 
     scheme: str
@@ -28,6 +29,7 @@ class ProbeTarget:
     credential: SecretValue
     timeout_ms: int
     addresses: tuple[str, ...] = ()
+    bearer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aoai_operator.core.failures import Run
 from aoai_operator.core.health import Health
 from aoai_operator.core.names import HostKey
-from aoai_operator.core.observed import HostState, Reason, State
+from aoai_operator.core.observed import Grant, HostState, Reason, State
 from aoai_operator.core.table import Endpoint
 from aoai_operator.core.throttle import Throttle
 
@@ -21,6 +21,13 @@ class ObservedEndpoint:
     health: Health = field(default_factory=Health)
     addresses: tuple[str, ...] = ()
     unresolved: str = ""
+    grant: Grant = field(default_factory=Grant)
+    """Of an endpoint that is called with tokens."""
+
+    def as_in(self, spec: Endpoint, hosts: tuple[HostKey, ...]) -> ObservedEndpoint:
+        """Return it as another version of its table has it; a token of another identity is none of its own."""
+        grant = self.grant if spec.identity == self.spec.identity else Grant()
+        return replace(self, spec=spec, hosts=hosts, grant=grant)
 
     def is_at(self, spec: Endpoint) -> bool:
         """Tell whether another version of it has the same address."""
@@ -67,11 +74,19 @@ def out(endpoint: ObservedEndpoint, host: ObservedHost, now: int) -> _Shown | No
     if endpoint.spec.drain:
         return State.DRAINING, Reason.DRAIN, ""
     if not endpoint.spec.usable:
-        ref = endpoint.spec.credential
-        return State.UNHEALTHY, Reason.SECRET_MISSING, f"Secret {ref.namespace}/{ref.name} has no entry {ref.key!r}"
+        return _unusable(endpoint.spec)
+    if endpoint.spec.identity and not endpoint.grant.good:
+        return State.UNHEALTHY, Reason.AUTH, endpoint.grant.fault or "Entra ID has not given a token yet"
     if endpoint.unresolved and not endpoint.addresses:
         return State.UNHEALTHY, Reason.DNS, endpoint.unresolved
     return _at_fault(endpoint, host) or _waiting(host, now)
+
+
+def _unusable(spec: Endpoint) -> _Shown:
+    ref = spec.credential
+    if ref is None:
+        return State.UNHEALTHY, Reason.HOST_NOT_TRUSTED, "no token is sent there"
+    return State.UNHEALTHY, Reason.SECRET_MISSING, f"Secret {ref.namespace}/{ref.name} has no entry {ref.key!r}"
 
 
 def _at_fault(endpoint: ObservedEndpoint, host: ObservedHost) -> _Shown | None:
@@ -93,4 +108,6 @@ def _in(endpoint: ObservedEndpoint, host: ObservedHost) -> _Shown:
     stale = f"{endpoint.unresolved}; its last known addresses serve" if endpoint.unresolved else ""
     traffic = host.run.served_at is not None or host.run.strike.until > 0 or host.throttle.until > 0
     known = endpoint.health.known or host.health.known or traffic
+    if endpoint.grant.fault:
+        return State.HEALTHY, Reason.AUTH, f"{endpoint.grant.fault}; the token before serves until it is over"
     return (State.HEALTHY, Reason.OK, stale) if known else (State.UNKNOWN, Reason.NOT_PROBED, stale)

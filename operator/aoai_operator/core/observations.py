@@ -17,7 +17,7 @@ from aoai_operator.core.failures import Failure, Run
 from aoai_operator.core.health import Health, Sample
 from aoai_operator.core.hosts import ObservedEndpoint, ObservedHost, out, restless, show
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
-from aoai_operator.core.observed import ByPool, Fault, HostState, Overrides, Probed, Reason, SigningKeys, Wait
+from aoai_operator.core.observed import ByPool, Fault, Grant, HostState, Overrides, Probed, Reason, SigningKeys, Wait
 from aoai_operator.core.table import RoutingTable
 
 
@@ -32,7 +32,10 @@ class Folded:
 Transition = tuple[HostKey, HostState, HostState]
 """A host, and what it showed before and after."""
 
-_Part = TypeVar("_Part", bound=Mapping[HostKey, HostState] | Mapping[EndpointKey, tuple[str, ...]])
+_Part = TypeVar(
+    "_Part",
+    bound=Mapping[HostKey, HostState] | Mapping[EndpointKey, tuple[str, ...]] | Mapping[EndpointKey, Grant],
+)
 
 
 class Observations:
@@ -49,7 +52,8 @@ class Observations:
         self._hosts: dict[HostKey, ObservedHost] = {}
         self._shown: dict[PoolKey, Mapping[HostKey, HostState]] = {}
         self._addresses: dict[PoolKey, Mapping[EndpointKey, tuple[str, ...]]] = {}
-        self._overrides = Overrides(ByPool({}), ByPool({}))
+        self._grants: dict[PoolKey, Mapping[EndpointKey, Grant]] = {}
+        self._overrides = Overrides(ByPool({}), ByPool({}), ByPool({}))
         # The pools of which the view does not show all yet, and what hosts showed at the last look for transitions.
         self._stirred: set[PoolKey] = set()
         self._before: dict[HostKey, HostState] = {}
@@ -84,9 +88,9 @@ class Observations:
             last = endpoints.get(key)
             kept = last if last is not None and last.is_at(spec) else None
             self._hosts.update({h: (kept and hosts.get(h)) or self._fresh(h, hosts.get(h), now) for h in mine})
-            found[key] = replace(kept, spec=spec, hosts=mine) if kept else ObservedEndpoint(spec, mine)
+            found[key] = kept.as_in(spec, mine) if kept else ObservedEndpoint(spec, mine)
         self._endpoints.update(found)
-        addresses = [{key: e.addresses for key, e in some.items()} for some in (endpoints, found)]
+        addresses = [{key: (e.addresses, e.grant) for key, e in some.items()} for some in (endpoints, found)]
         moved = addresses[0] != addresses[1] or hosts != {key: self._hosts[key] for key in names}
         if moved:
             self._stirred.add(pool)
@@ -214,6 +218,16 @@ class Observations:
         endpoint.unresolved = message
         return self._refresh(endpoint.hosts, now)
 
+    def granted(self, key: EndpointKey, grant: Grant, *, now: int) -> bool:
+        """Take what Entra ID granted for an endpoint: with another token a fault of the old one is over."""
+        endpoint = self._endpoints.get(key)
+        if endpoint is None or endpoint.grant == grant:
+            return False
+        endpoint.grant = grant
+        self._stirred.add(key.pool)
+        self._refresh(endpoint.hosts, now)
+        return True
+
     def tick(self, now: int) -> bool:
         """Let time pass: waits and faults end. Twice at the same time does nothing more."""
         keys = list(self._hosts if now < self._ticked else self._restless)
@@ -328,8 +342,9 @@ class Observations:
             keys = [table.endpoint_key(e.name) for e in table.endpoints] if table else []
             _put(self._shown, pool, {key: self._hosts[key].shown for key in hosts})
             _put(self._addresses, pool, {key: a for key in keys if (a := self._endpoints[key].addresses)})
+            _put(self._grants, pool, {key: g for key in keys if (g := self._endpoints[key].grant) != Grant()})
         if self._stirred:
-            views = ByPool(dict(self._shown)), ByPool(dict(self._addresses))
+            views = ByPool(dict(self._shown)), ByPool(dict(self._addresses)), ByPool(dict(self._grants))
             self._overrides = Overrides(*views, self._overrides.issuers)
             self._stirred.clear()
         return self._overrides

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from aoai_operator.core.differing import differing
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
+from aoai_operator.core.secret import SecretValue
 
 
 class State(StrEnum):
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     DEPLOYMENT_MISSING = "DeploymentMissing"
     STATUS = "Status"
     SECRET_MISSING = "SecretMissing"  # noqa: S105
+    HOST_NOT_TRUSTED = "HostNotTrusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,24 @@ class ByPool(Mapping[_Key, _Value], Generic[_Key, _Value]):
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What Entra ID granted, or did not, for an endpoint.
+
+    Attributes:
+        token: the last one that it gave; None: it gave none yet.
+        until: when it is over, milliseconds of the Unix epoch; 0: it is not known.
+        good: whether it has time left.
+        fault: why there is no newer one, a sentence without a full stop and without any secret; empty: it is new
+            enough.
+    """
+
+    token: SecretValue | None = None
+    until: int = 0
+    good: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SigningKeys:
     """With what an issuer signs its tokens.
 
@@ -107,12 +127,14 @@ class Overrides:
     """Everything observed that changes Envoy's resources but not the routing table.
 
     `addresses` holds the resolved IP addresses of an endpoint's host name, in a stable order; an endpoint whose name
-    never resolved is absent and gets no traffic. Addresses that are IP literals need no entry. `issuers` holds what is
-    known of the keys of tokens' issuers, by the URL of their discovery.
+    never resolved is absent and gets no traffic. Addresses that are IP literals need no entry. `grants` holds the
+    tokens with which endpoints are called; one that should have a token and is absent gets no traffic. `issuers` holds
+    what is known of the keys of tokens' issuers, by the URL of their discovery.
     """
 
     hosts: Mapping[HostKey, HostState] = field(default_factory=dict)
     addresses: Mapping[EndpointKey, tuple[str, ...]] = field(default_factory=dict)
+    grants: Mapping[EndpointKey, Grant] = field(default_factory=dict)
     issuers: Mapping[str, SigningKeys] = field(default_factory=dict)
 
     def host(self, key: HostKey) -> HostState:
@@ -123,7 +145,11 @@ class Overrides:
         """Return the pools of which something else is observed than in `other`."""
         if self is other:
             return frozenset()
-        return _pools_that_differ(self.hosts, other.hosts) | _pools_that_differ(self.addresses, other.addresses)
+        return (
+            _pools_that_differ(self.hosts, other.hosts)
+            | _pools_that_differ(self.addresses, other.addresses)
+            | _pools_that_differ(self.grants, other.grants)
+        )
 
 
 def _pools_that_differ(one: Mapping[_Key, object], other: Mapping[_Key, object]) -> frozenset[PoolKey]:

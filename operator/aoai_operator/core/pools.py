@@ -8,6 +8,8 @@ from typing import Literal
 from aoai_operator.core.api import (
     AOAIBackendPool,
     Deployment,
+    EntraEndpointAuth,
+    IdentityKind,
     NamespacesFrom,
     Prices,
     ProbePath,
@@ -19,7 +21,7 @@ from aoai_operator.core.api import (
 from aoai_operator.core.api import Endpoint as EndpointSpec
 from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.conditions import ConditionReason
-from aoai_operator.core.credentials import Unreadable, read_key, reference
+from aoai_operator.core.credentials import Unreadable, endpoint_secret, missing, read_key
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import (
@@ -27,6 +29,7 @@ from aoai_operator.core.table import (
     Failover,
     Health,
     Host,
+    Identity,
     Model,
     RoutingTable,
     Tenant,
@@ -36,6 +39,7 @@ from aoai_operator.core.table import (
     TokenRates,
     tls_refs,
 )
+from aoai_operator.core.trusted import is_authority, takes_tokens
 from aoai_operator.core.world import World
 
 _STATUSES: dict[RetryReason, tuple[int, ...]] = {
@@ -62,8 +66,9 @@ _PROBES: dict[ProbePath, Literal["Models", "Deployment"] | None] = {
 
 
 def credential_refs(pool: AOAIBackendPool) -> tuple[SecretRef, ...]:
-    """Return the Secret's entry of each endpoint."""
-    return tuple(reference(pool.metadata.namespace, e.auth.api_key.secret_ref) for e in pool.spec.endpoints)
+    """Return the Secret's entry of each endpoint that needs one."""
+    found = (endpoint_secret(pool.metadata.namespace, e.auth) for e in pool.spec.endpoints)
+    return tuple(ref for ref in found if ref is not None)
 
 
 def pool_table(
@@ -160,12 +165,13 @@ def _namespaces(pool: AOAIBackendPool) -> tuple[str, ...]:
 
 
 def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: int) -> tuple[Endpoint, Finding | None]:
-    ref = reference(pool.metadata.namespace, spec.auth.api_key.secret_ref)
-    value = read_key(world.secrets, ref)
-    problem = None
-    if isinstance(value, Unreadable):
-        field = f"spec.endpoints[{index}].auth.apiKey.secretRef"
-        problem = _finding(pool, value.fault, field, value.message, value.mend)
+    where = f"spec.endpoints[{index}]"
+    ref = endpoint_secret(pool.metadata.namespace, spec.auth)
+    if spec.auth.entra is None:
+        identity, (problem, usable) = None, _with_key(world, pool, ref, where)
+    else:
+        identity = _identity(spec.auth.entra, ref)
+        problem, usable = _with_token(world, pool, spec, identity, where)
     endpoint = Endpoint(
         name=spec.name,
         scheme="https" if spec.tls else "http",
@@ -174,11 +180,63 @@ def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: in
         region=spec.region,
         priority=spec.priority,
         drain=spec.drain,
-        credential=ref,
+        credential=None if identity else ref,
+        identity=identity,
         dedicated_to=tuple(sorted(str(t.key(pool.metadata.namespace)) for t in spec.dedicated_to or ())),
-        usable=problem is None,
+        usable=usable,
     )
     return endpoint, problem
+
+
+def _with_key(world: World, pool: AOAIBackendPool, ref: SecretRef | None, where: str) -> tuple[Finding | None, bool]:
+    """Return what is wrong with an endpoint's API key, and whether it can be used."""
+    value = read_key(world.secrets, ref) if ref else None
+    if not isinstance(value, Unreadable):
+        return None, True
+    return _finding(pool, value.fault, f"{where}.auth.apiKey.secretRef", value.message, value.mend), False
+
+
+def _with_token(
+    world: World, pool: AOAIBackendPool, spec: EndpointSpec, identity: Identity, where: str
+) -> tuple[Finding | None, bool]:
+    """Return what is wrong with an endpoint that is called with tokens, and whether it may have one.
+
+    What the identity proves itself with may be missing: the last token is good until it is over.
+    """
+    hosts = world.token_hosts
+    if not takes_tokens("https" if spec.tls else "http", spec.host, hosts):
+        message = f"a token of Entra ID goes to Azure's own hosts alone, by https, and not to {spec.url}"
+        mend = "give its apiKey, or have the operator trust the host (--token-host; in the chart entra.tokenHosts)"
+        return _finding(pool, ConditionReason.HOST_NOT_TRUSTED, f"{where}.url", message, mend), False
+    if not is_authority(identity.authority_host, hosts):
+        field, message = f"{where}.auth.entra.authorityHost", f"{identity.authority_host} is not one of Entra ID"
+        mend = "leave it out, or have the operator trust the host (--token-host; in the chart entra.tokenHosts)"
+        return _finding(pool, ConditionReason.HOST_NOT_TRUSTED, field, message, mend), False
+    if identity.credential is None or identity.credential in world.secrets:
+        return None, True
+    value = missing(world.secrets, identity.credential)
+    name = "clientSecret" if identity.kind == "secret" else "clientCertificate"
+    field = f"{where}.auth.entra.{name}.secretRef"
+    return _finding(pool, value.fault, field, value.message, value.mend), True
+
+
+def _identity(spec: EntraEndpointAuth, ref: SecretRef | None) -> Identity:
+    kind: Literal["workload", "managed", "secret", "certificate"]
+    match spec.identity:
+        case IdentityKind.WORKLOAD:
+            kind = "workload"
+        case IdentityKind.MANAGED:
+            kind = "managed"
+        case IdentityKind.SERVICE_PRINCIPAL:
+            kind = "secret" if spec.client_secret else "certificate"
+    return Identity(
+        kind=kind,
+        client_id=(spec.client_id or "").lower(),
+        tenant_id=(spec.tenant_id or "").lower(),
+        authority_host=spec.authority_host.rstrip("/").lower(),
+        scope=spec.scope,
+        credential=ref,
+    )
 
 
 def _unknown_tenants(pool: AOAIBackendPool, tenants: Sequence[Tenant]) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.conditions import ConditionReason, ConditionType
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.guarantees import capacity_of, shares_of
-from aoai_operator.core.names import HostKey
+from aoai_operator.core.names import EndpointKey, HostKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.quotas import table_quota, table_share
 from aoai_operator.core.table import Quota, RoutingTable
@@ -54,7 +54,12 @@ def pool_status(
 ) -> AOAIBackendPoolStatus:
     """Return the whole status of a pool."""
     states = _endpoint_states(world, table)
-    findings = [*findings, *_unresolved(pool, states), *_unknown_issuers(world, pool, table)]
+    findings = [
+        *findings,
+        *_unresolved(pool, states),
+        *_ungranted(world, pool, table),
+        *_unknown_issuers(world, pool, table),
+    ]
     programming = Programming.together(world.programming.get(pool.key, ()), table.revision if table else "")
     # What is compiled reaches an Envoy by its ConfigMap alone.
     written = table if all(f.fault is not ConditionReason.CONFIG_MAP_CONFLICT for f in findings) else None
@@ -184,6 +189,22 @@ def _unresolved(pool: AOAIBackendPool, states: Iterable[tuple[str, str, HostStat
         )
 
 
+def _ungranted(world: World, pool: AOAIBackendPool, table: RoutingTable | None) -> Iterator[Finding]:
+    """Yield the endpoints for which Entra ID does not give a token, or not another one."""
+    places = {endpoint.name: i for i, endpoint in enumerate(pool.spec.endpoints)}
+    for endpoint in table.endpoints if table else ():
+        grant = world.overrides.grants.get(EndpointKey(pool.key, endpoint.name))
+        if grant and grant.fault and endpoint.name in places:
+            yield Finding(
+                kind=pool.KIND,
+                key=pool.key,
+                fault=ConditionReason.TOKEN_NOT_GRANTED,
+                field=f"spec.endpoints[{places[endpoint.name]}].auth.entra",
+                message=grant.fault,
+                mend="mend the identity; until then the last token serves while it is good",
+            )
+
+
 def _unknown_issuers(world: World, pool: AOAIBackendPool, table: RoutingTable | None) -> Iterator[Finding]:
     """Yield whose tokens cannot be verified, as nobody knows the keys."""
     fields = {"entra": "spec.auth.entra", "serviceAccount": "spec.auth.serviceAccounts"}
@@ -227,7 +248,8 @@ def _endpoint_states(world: World, table: RoutingTable | None) -> list[tuple[str
         endpoint = table.endpoint(key.endpoint)
         state = world.overrides.host(HostKey(table.key, key.endpoint, key.deployment))
         if not endpoint.usable:
-            state = HostState(State.UNHEALTHY, Reason.SECRET_MISSING, state.since)
+            reason = Reason.HOST_NOT_TRUSTED if endpoint.identity else Reason.SECRET_MISSING
+            state = HostState(State.UNHEALTHY, reason, state.since)
         elif endpoint.drain:
             state = HostState(State.DRAINING, Reason.DRAIN, state.since)
         found.append((key.endpoint, key.deployment, state))

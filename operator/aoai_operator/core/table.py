@@ -31,8 +31,26 @@ class _Part(Frugal):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Identity(_Part):
+    """As whom a token of Entra ID is asked for, and for what.
+
+    Attributes:
+        kind: the operator's own projected token, the node's identity, or an application with a credential.
+        client_id, tenant_id, authority_host: empty: as the operator's environment says.
+        scope: what the token is for.
+        credential: a client secret, or a certificate with its key.
+    """
+
+    kind: Literal["workload", "managed", "secret", "certificate"]
+    client_id: str = ""
+    tenant_id: str = ""
+    authority_host: str = ""
+    scope: str
+    credential: SecretRef | None = None
+
+
 class Endpoint(_Part):
-    """One Azure OpenAI resource: where it is and which credential it wants."""
+    """One Azure OpenAI resource: where it is, and how it is told who asks: by an API key, or a token of an identity."""
 
     name: str
     scheme: Literal["https", "http"]
@@ -41,11 +59,19 @@ class Endpoint(_Part):
     region: str
     priority: int
     drain: bool
-    credential: SecretRef
+    credential: SecretRef | None = None
+    """Its API key."""
+    identity: Identity | None = None
     dedicated_to: tuple[str, ...] = ()
     """The tenants, "namespace/tenant", that it serves alone; empty: everybody."""
     usable: bool = True
-    """False when its credential cannot be read: it is then left out of traffic while the others serve."""
+    """False when its API key cannot be read, or it must not have a token: the others serve without it."""
+
+    @property
+    def secrets(self) -> tuple[SecretRef, ...]:
+        """The entry of a Secret that it needs, if any: its API key, or what its identity proves itself with."""
+        ref = self.identity.credential if self.identity else self.credential
+        return () if ref is None else (ref,)
 
 
 class Host(_Part):
@@ -273,7 +299,7 @@ class RoutingTable(_Part):
     def refs(self) -> frozenset[SecretRef]:
         """Every entry of a Secret that it refers to."""
         keys = (ref for tenant in self.tenants for ref in tenant.api_keys)
-        return frozenset((*(e.credential for e in self.endpoints), *keys, *self.tls_refs))
+        return frozenset((*(ref for e in self.endpoints for ref in e.secrets), *keys, *self.tls_refs))
 
     @property
     def secret_refs(self) -> tuple[SecretRef, ...]:

@@ -51,6 +51,7 @@ class World:
         last_good: the table of each pool that serves now: kept for a suspended pool, and for one whose resource has
             become invalid.
         invalid: pools that exist but cannot be read as such; their last good table keeps serving.
+        token_hosts: domains that the operator's owner trusts with tokens of Entra ID, besides Azure's own.
         namespaces: those that resources were read from; empty: all.
         taken: the names of ConfigMaps that pools need for their tables, and that are somebody else's.
         unwritten: why the Secrets that tenants asked for could not be written, by tenant.
@@ -66,6 +67,7 @@ class World:
     secrets: Mapping[SecretRef, SecretValue] = field(default_factory=dict, repr=False)
     last_good: Mapping[PoolKey, RoutingTable] = field(default_factory=dict)
     invalid: frozenset[PoolKey] = frozenset()
+    token_hosts: frozenset[str] = frozenset()
     namespaces: frozenset[str] = frozenset()
     taken: Mapping[PoolKey, str] = field(default_factory=dict)
     unwritten: Mapping[PoolKey, str] = field(default_factory=dict)

@@ -14,6 +14,8 @@ from aoai_operator.core.names import EndpointKey, HostKey, PoolKey
 from aoai_operator.core.quota.settling import Settlement, settlement_of
 from aoai_operator.runners.observing import Observer
 
+UNAUTHORIZED = 401
+
 
 class Meters(Protocol):
     """Counts what was logged."""
@@ -40,8 +42,18 @@ class Accounting:
         probe_soon: Callable[[EndpointKey], None],
         meters: Meters,
         settle: Callable[[Settlement], object] = lambda _: None,
+        denied: Callable[[EndpointKey], None] = lambda _: None,
     ) -> None:
-        """Take the ways out; `settle` hears what each tenant's request used."""
+        """Take the ways out.
+
+        Args:
+            observer: takes what is observed of hosts.
+            probe_soon: hears of endpoints that deserve an early probe.
+            meters: counts.
+            settle: hears what each tenant's request used.
+            denied: hears of endpoints that refused our credential.
+        """
+        self._denied = denied
         self._observer = observer
         self._settle = settle
         self._probe_soon = probe_soon
@@ -54,6 +66,8 @@ class Accounting:
         suspects = self._observer.attempts(_failure(a) for a in batch)
         for key in sorted(suspects):
             self._probe_soon(key)
+        for pool, endpoint in sorted({(a.pool, a.endpoint) for a in batch if a.status == UNAUTHORIZED}):
+            self._denied(EndpointKey(PoolKey.of(pool), endpoint))
         for attempt in batch:
             self._meters.attempt(attempt)
         if not self._log.is_enabled_for(logging.INFO):

@@ -10,7 +10,7 @@ from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
 from aoai_operator.core.names import EndpointKey, HostKey
 from aoai_operator.core.observations import Observations
-from aoai_operator.core.observed import Fault, Overrides, Probed, SigningKeys, Wait
+from aoai_operator.core.observed import Fault, Grant, Overrides, Probed, SigningKeys, Wait
 from aoai_operator.core.table import RoutingTable
 
 _log = structlog.get_logger("hosts")
@@ -62,6 +62,10 @@ class Observer:
     def renewed(self, key: EndpointKey) -> None:
         """Note that an endpoint's credential is another one."""
         self._note(self._observations.renewed(key, now=self._now()))
+
+    def granted(self, key: EndpointKey, grant: Grant) -> None:
+        """Take what Entra ID granted for an endpoint."""
+        self._note(self._observations.granted(key, grant, now=self._now()))
 
     def resolved(self, key: EndpointKey, addresses: tuple[str, ...]) -> None:
         """Take the addresses of an endpoint's name."""

@@ -38,10 +38,14 @@ class _Pool:
 
     @classmethod
     def of(cls, table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> _Pool:
-        return cls(table, tuple(secrets.get(spec.credential) for spec in table.endpoints))
+        return cls(table, _keys(table, secrets))
 
     def is_still(self, secrets: Mapping[SecretRef, SecretValue]) -> bool:
-        return self.credentials == tuple(secrets.get(spec.credential) for spec in self.table.endpoints)
+        return self.credentials == _keys(self.table, secrets)
+
+
+def _keys(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> tuple[SecretValue | None, ...]:
+    return tuple(secrets.get(spec.credential) if spec.credential else None for spec in table.endpoints)
 
 
 class Meters(Protocol):
@@ -68,13 +72,16 @@ class Probing:
         observer: Observer,
         meters: Meters,
         now: Callable[[], int],
+        denied: Callable[[EndpointKey], None] = lambda _: None,
         chance: Callable[[], float] = random.random,
         concurrency: int = CONCURRENCY,
     ) -> None:
         """Take the ways out, and where the outcomes go and are counted.
 
-        `now` is a clock in milliseconds; `chance` in [0, 1) is for the jitter.
+        `now` is a clock in milliseconds; `denied` hears of an endpoint that refused our credential; `chance` in [0, 1)
+        is for the jitter.
         """
+        self._denied = denied
         self._secrets: Mapping[SecretRef, SecretValue] | None = None
         self._leading = True
         self._prober = prober
@@ -84,6 +91,7 @@ class Probing:
         self._pools: dict[PoolKey, _Pool] = {}
         self._wanted: dict[EndpointKey, Plan[_Probe]] = {}
         self._addresses: dict[EndpointKey, tuple[str, ...]] = {}
+        self._tokens: dict[EndpointKey, SecretValue] = {}
         self._names: dict[EndpointKey, str] = {}
         self._untried: set[EndpointKey] = set()
         self._tried = asyncio.Event()
@@ -104,7 +112,7 @@ class Probing:
 
     def _exchange(self, before: _Pool | None, after: _Pool | None) -> None:
         names = _names(after.table) if after else {}
-        probes = dict(_probes(after)) if after else {}
+        probes = dict(_probes(after, self._tokens)) if after else {}
         keys = [pool.table.endpoint_key(spec.name) for pool in (before, after) if pool for spec in pool.table.endpoints]
         for key in dict.fromkeys(keys):
             self._look_up(key, names.get(key))
@@ -141,6 +149,17 @@ class Probing:
             return
         target = replace(plan.what.target, addresses=addresses)
         self._probes.put(key, replace(plan, what=replace(plan.what, target=target)))
+
+    def granted(self, key: EndpointKey, token: SecretValue | None) -> None:
+        """Take the token with which an endpoint is called; None: it is called with none any more."""
+        if self._tokens.get(key) == token:
+            return
+        if token is None:
+            del self._tokens[key]
+        else:
+            self._tokens[key] = token
+        pool = self._pools.get(key.pool)
+        self._want(key, dict(_probes(pool, self._tokens)).get(key) if pool else None)
 
     def lead(self, leading: bool) -> None:
         """Probe from now on, or leave it to another replica; a probe under way then is given up."""
@@ -180,6 +199,8 @@ class Probing:
         sample = await self._prober.endpoint(probe.target)
         self._meters.probed(key, sample.reason)
         self._observer.probed(key, sample)
+        if sample.reason is Reason.AUTH:
+            self._denied(key)
         if sample.good:
             for host in probe.deployments:
                 found = await self._prober.deployment(probe.target, host.deployment)
@@ -197,15 +218,17 @@ def _names(table: RoutingTable) -> dict[EndpointKey, str]:
     return {table.endpoint_key(spec.name): spec.host for spec in table.endpoints if not is_address(spec.host)}
 
 
-def _probes(pool: _Pool) -> Iterable[tuple[EndpointKey, Plan[_Probe]]]:
+def _probes(pool: _Pool, tokens: Mapping[EndpointKey, SecretValue]) -> Iterable[tuple[EndpointKey, Plan[_Probe]]]:
     table = pool.table
     policy = table.health
     if policy.probe is None:
         return
     hosts = table.host_keys() if policy.probe == "Deployment" else ()
-    for spec, credential in zip(table.endpoints, pool.credentials, strict=True):
+    for spec, known in zip(table.endpoints, pool.credentials, strict=True):
+        credential = tokens.get(table.endpoint_key(spec.name)) if spec.identity else known
         if credential is None or not spec.usable:
             continue
-        target = ProbeTarget(spec.scheme, spec.host, spec.port, credential, policy.timeout_ms)
+        bearer = spec.identity is not None
+        target = ProbeTarget(spec.scheme, spec.host, spec.port, credential, policy.timeout_ms, bearer=bearer)
         deployments = tuple(h for h in hosts if h.endpoint == spec.name)
         yield table.endpoint_key(spec.name), Plan(policy.interval_ms, _Probe(target, deployments))

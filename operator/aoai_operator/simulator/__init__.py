@@ -7,6 +7,8 @@ sources are in ``docs/simulator.md``.
 """
 
 from aoai_operator.simulator.accounting import Counts, RequestLog, RequestRecord
+from aoai_operator.simulator.entra import Application, EntraState, Federated
+from aoai_operator.simulator.entra_edge import Entra
 from aoai_operator.simulator.faults import (
     BadHeaders,
     Blackhole,
@@ -26,13 +28,17 @@ from aoai_operator.simulator.model import Deployment, Latency, Region
 from aoai_operator.simulator.simulator import RunningRegion, Simulator
 
 __all__ = [
+    "Application",
     "BadHeaders",
     "Blackhole",
     "Counts",
     "CutStream",
     "Deployment",
     "Down",
+    "Entra",
+    "EntraState",
     "Fault",
+    "Federated",
     "Flapping",
     "Garbage",
     "Latency",

@@ -44,6 +44,7 @@ class RequestRecord:
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)
     auth: str = "none"
+    principal: str = ""
     key_index: int | None = None
     operation: str = ""
     deployment: str = ""

@@ -62,6 +62,21 @@ def access_denied() -> AzureError:
     )
 
 
+def token_refused() -> AzureError:
+    """A token of Entra ID that is none, is over, or is for something else [response reported by the community]."""
+    message = (
+        "Unauthorized. Access token is missing, invalid, audience is incorrect (https://cognitiveservices.azure.com), "
+        "or have expired."
+    )
+    return _error(401, "401", message)
+
+
+def permission_denied(principal: str, operation: str) -> AzureError:
+    """A token of somebody without the role [Azure OpenAI documentation: Role-based access control]."""
+    message = f"The principal `{principal}` lacks the required data action to perform `{operation}` operation."
+    return _error(401, "PermissionDenied", message)
+
+
 def bad_request(message: str, *, param: str | None = None, code: str | None = None) -> AzureError:
     """A request the model endpoint itself rejects [OpenAI API reference: invalid_request_error]."""
     return _error(400, code, message, param=param, type="invalid_request_error")

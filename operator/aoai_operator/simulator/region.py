@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from aoai_operator.simulator import errors
 from aoai_operator.simulator.accounting import Counts, Incoming, RequestLog, RequestRecord
 from aoai_operator.simulator.answers import Facts
+from aoai_operator.simulator.entra import EntraState
 from aoai_operator.simulator.faults import (
     ActiveFault,
     BadHeaders,
@@ -92,6 +93,8 @@ class RegionState:
     def __init__(self, settings: Region, now: float) -> None:
         self.settings = settings
         self.keys: tuple[str, ...] = settings.accepted_keys
+        self.entra: EntraState | None = None
+        """The directory whose tokens open it besides the keys."""
         self.counts = Counts()
         self.log = RequestLog(size=settings.log_size, body_bytes=settings.log_body_bytes)
         self.faults: list[ActiveFault] = []
@@ -142,6 +145,9 @@ class RegionState:
         record = self.log.add(self.settings.name, seen, now)
         self.counts.attempts += 1
         record.auth, record.key_index = self._credential(seen)
+        if record.auth == "bearer" and record.key_index is None and self.entra is not None:
+            principal = self.entra.principal(_bearer(seen))
+            record.auth, record.principal = "entra", principal.client_id if principal else ""
         call = self._understand(seen)
         if call.route is not None:
             record.operation = call.route.operation
@@ -229,7 +235,7 @@ class RegionState:
             raise errors.too_many_headers()
         self._force(call, struck)
         if record.key_index is None:
-            raise errors.access_denied()
+            self._admit(record, seen)
         if call.problem is not None:
             raise call.problem
         route = call.route
@@ -240,6 +246,16 @@ class RegionState:
         if KIND_OF[route.operation] != settings.kind:
             raise errors.operation_not_supported(operation_word(route.operation), settings.model)
         return self._generate(route, call.target, call.body, record, now)
+
+    def _admit(self, record: RequestRecord, seen: Incoming) -> None:
+        """Let in who shows a token of somebody with the role; by a key nobody is here."""
+        if record.auth != "entra" or self.entra is None:
+            raise errors.access_denied()
+        application = self.entra.applications.get(record.principal)
+        if application is None:
+            raise errors.token_refused()
+        if not application.openai_user:
+            raise errors.permission_denied(application.client_id, f"{seen.method} {seen.path}")
 
     def _generate(
         self, route: Route, target: DeploymentState, body: Mapping[str, Any], record: RequestRecord, now: float
@@ -354,6 +370,10 @@ _JSON = {"content-type": "application/json"}
 
 def _first(struck: Sequence[Fault], kind: type[_F]) -> _F | None:
     return next((fault for fault in struck if isinstance(fault, kind)), None)
+
+
+def _bearer(seen: Incoming) -> str:
+    return (seen.header("authorization") or "").partition(" ")[2]
 
 
 def _scope(fault: Fault) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from aoai_operator.simulator.accounting import Counts, RequestLog
 from aoai_operator.simulator.edge import RegionServer
+from aoai_operator.simulator.entra import EntraState
 from aoai_operator.simulator.faults import Fault
 from aoai_operator.simulator.model import Deployment, Region
 from aoai_operator.simulator.region import DeploymentState, RegionState
@@ -94,12 +95,20 @@ class Simulator:
     ``clock`` gives the seconds by which limits are counted (monotonic); latencies and faults wait in real time.
     """
 
-    def __init__(self, regions: Iterable[Region], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        regions: Iterable[Region],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        entra: EntraState | None = None,
+    ) -> None:
+        """Take the regions, and the directory whose tokens open them besides their keys."""
         self.regions: dict[str, RunningRegion] = {}
         for settings in regions:
             if settings.name in self.regions:
                 raise ValueError(f"two regions are called {settings.name!r}")
             self.regions[settings.name] = RunningRegion(settings, clock)
+            self.regions[settings.name].state.entra = entra
 
     async def __aenter__(self) -> Self:
         """Start every region, or none."""

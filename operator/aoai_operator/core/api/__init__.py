@@ -20,10 +20,10 @@ from aoai_operator.core.api.endpoint import (
     Capacity,
     Deployment,
     Endpoint,
-    EndpointAuth,
     PoolModel,
     Prices,
 )
+from aoai_operator.core.api.endpoint_auth import EndpointAuth, EntraEndpointAuth, IdentityKind, SecretEntryRef
 from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.api.parse import KINDS, Invalid, Parsed, parse
 from aoai_operator.core.api.pool import (
@@ -73,12 +73,14 @@ __all__ = [
     "Endpoint",
     "EndpointAuth",
     "EndpointStatus",
+    "EntraEndpointAuth",
     "Failover",
     "FieldFault",
     "GatewayRef",
     "GatewayTls",
     "Health",
     "Identity",
+    "IdentityKind",
     "Invalid",
     "Limits",
     "NamespacesFrom",
@@ -93,6 +95,7 @@ __all__ = [
     "ProxiesStatus",
     "RetryReason",
     "RoutingTableStatus",
+    "SecretEntryRef",
     "SecretKeyRef",
     "Sidecars",
     "Strategy",

@@ -10,7 +10,6 @@ from pydantic import Field
 from aoai_operator.core.api.base import (
     LABEL,
     LIST_ATOMIC,
-    ApiKey,
     Label,
     Model,
     ModelName,
@@ -19,6 +18,7 @@ from aoai_operator.core.api.base import (
     rule,
     rules,
 )
+from aoai_operator.core.api.endpoint_auth import AUTH_RULES, EndpointAuth
 from aoai_operator.core.api.quota import Currency
 from aoai_operator.core.names import PoolKey
 
@@ -142,12 +142,6 @@ class TenantRef(Model):
         return PoolKey(self.namespace or own_namespace, self.name)
 
 
-class EndpointAuth(Model):
-    """How the pool proves itself to an endpoint."""
-
-    api_key: ApiKey = Field(description="API key of the Azure OpenAI resource. Required.")
-
-
 class Endpoint(Model):
     """An Azure OpenAI resource in one region."""
 
@@ -177,7 +171,9 @@ class Endpoint(Model):
         description="What is deployed there. At least 1, at most 32; no two with the same model and name.",
         json_schema_extra=list_map("model", "name"),
     )
-    auth: EndpointAuth = Field(description="How the pool proves itself to the endpoint. Required.")
+    auth: EndpointAuth = Field(
+        description="How the pool proves itself to the endpoint. Required.", json_schema_extra=AUTH_RULES
+    )
     # No default of the schema's: the API server would fill it in, and a version before this field refuses it.
     dedicated_to: Annotated[tuple[TenantRef, ...], Field(min_length=1, max_length=32)] | None = Field(
         default=None,

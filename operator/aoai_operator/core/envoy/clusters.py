@@ -16,7 +16,7 @@ from aoai_operator.core.envoy.topology import common_deployment, hosts
 from aoai_operator.core.guarantees import learns
 from aoai_operator.core.lanes import lanes_of
 from aoai_operator.core.names import cluster_name
-from aoai_operator.core.table import Model, RoutingTable
+from aoai_operator.core.table import Endpoint, Model, RoutingTable
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _POLICIES = "load_balancing_policies."
@@ -133,7 +133,8 @@ def _transports(settings: GatewaySettings) -> list[Json]:
 
 
 def _protocol(table: RoutingTable, model: Model, *, renames: bool) -> Json:
-    filters = [_from_metadata(table, renames=renames), *_credentials(table, model)]
+    carrier = _carrier(table, model)
+    filters = [_from_metadata(table, carrier, renames=renames), *_credentials(table, model, carrier)]
     if renames:
         filters.append(_renaming())
     filters.append(extension("upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"))
@@ -152,12 +153,28 @@ def _throttled() -> Json:
     return {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": "429"}}]}}
 
 
-def _from_metadata(table: RoutingTable, *, renames: bool) -> Json:
-    """Give each attempt what is its host's own.
+_KEY, _TOKEN = "api-key", "authorization"
+"""The header that carries an endpoint's API key, and the one for a token."""
+_NAME = "x-aoai-endpoint"
 
-    The endpoint's name travels in `api-key`, where the credential overwrites it: nothing is left to take away again.
+
+def _carrier(table: RoutingTable, model: Model) -> str:
+    """Return the header in which an endpoint's name travels to the filter that puts in its credential.
+
+    Where all endpoints want the same header, it is that: the credential overwrites the name, and nothing is left to be
+    taken away again.
     """
-    request: list[Json] = [{"append": set_header("api-key", "%UPSTREAM_METADATA(aoai:id)%")}]
+    wanted = {_header(table.endpoint(h.endpoint)) for h in hosts(table, model)}
+    return wanted.pop() if len(wanted) == 1 else _NAME
+
+
+def _header(endpoint: Endpoint) -> str:
+    return _TOKEN if endpoint.identity else _KEY
+
+
+def _from_metadata(table: RoutingTable, carrier: str, *, renames: bool) -> Json:
+    """Give each attempt what is its host's own."""
+    request: list[Json] = [{"append": set_header(carrier, "%UPSTREAM_METADATA(aoai:id)%")}]
     if renames:
         request.append({"append": set_header("x-aoai-deployment", "%UPSTREAM_METADATA(aoai:deployment)%")})
     mutations: Json = {"request_mutations": request}
@@ -173,15 +190,15 @@ def _from_metadata(table: RoutingTable, *, renames: bool) -> Json:
     return extension("host", "filters.http.header_mutation.v3.HeaderMutation", mutations=mutations)
 
 
-def _credentials(table: RoutingTable, model: Model) -> Iterator[Json]:
-    """Yield the filter that puts in each attempt's key, by endpoint.
+def _credentials(table: RoutingTable, model: Model, carrier: str) -> Iterator[Json]:
+    """Yield the filter that puts in each attempt's key or token, by endpoint.
 
     Endpoints out of use are left out: Envoy would wait for their keys before it uses the cluster.
     """
     names = dict.fromkeys(h.endpoint for h in hosts(table, model) if table.endpoint(h.endpoint).usable)
     if not names:
         return
-    endpoint = header_input("api-key", name="endpoint")
+    endpoint = header_input(carrier, name="endpoint")
     actions = {n: {"action": _credential(table, n)} for n in names}
     yield {
         "name": "credentials",
@@ -191,13 +208,20 @@ def _credentials(table: RoutingTable, model: Model) -> Iterator[Json]:
             "xds_matcher": {"matcher_tree": {"input": endpoint, "exact_match_map": {"map": actions}}},
         },
     }
+    if carrier == _NAME:
+        yield extension(
+            "name",
+            "filters.http.header_mutation.v3.HeaderMutation",
+            mutations={"request_mutations": [{"remove": _NAME}]},
+        )
 
 
 def _credential(table: RoutingTable, endpoint: str) -> Json:
+    header = _header(table.endpoint(endpoint))
     generic = extension(
-        "api-key",
+        header,
         "http.injected_credentials.generic.v3.Generic",
-        header="api-key",
+        header=header,
         credential={"name": str(table.endpoint_key(endpoint)), "sds_config": ADS},
     )
     injector = extension(

@@ -8,24 +8,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from aoai_operator.core.certificates import ServingCertificate, read_certificate
+from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.names import SecretRef
+from aoai_operator.core.observed import Grant, Overrides
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.table import Endpoint, RoutingTable
 
 
-def credentials(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> Iterator[Resource]:
+def credentials(
+    table: RoutingTable, secrets: Mapping[SecretRef, SecretValue], overrides: Overrides
+) -> Iterator[Resource]:
     """Yield the SDS secret of every endpoint in use.
 
     Each upstream `credential_injector` asks for its own by name, so a rotated key goes to Envoy alone.
     """
     for endpoint in table.endpoints:
-        if not endpoint.usable:
-            continue
-        value = secrets[endpoint.credential]
-        name = str(table.endpoint_key(endpoint.name))
-        body = {"name": name, "generic_secret": {"secret": _inline(value)}}
-        yield Resource(name, body, owner=str(table.key))
+        key = table.endpoint_key(endpoint.name)
+        value = credential(endpoint, secrets, overrides.grants.get(key))
+        if endpoint.usable and value is not None:
+            header = SecretValue(f"Bearer {value.reveal()}") if endpoint.identity else value
+            body = {"name": str(key), "generic_secret": {"secret": _inline(header)}}
+            yield Resource(str(key), body, owner=str(table.key))
+
+
+def credential(endpoint: Endpoint, secrets: Mapping[SecretRef, SecretValue], grant: Grant | None) -> SecretValue | None:
+    """Return the API key or the token of an endpoint; None: it has none that could be sent.
+
+    A token that is over stays: its host gets no requests, and Envoy would begin the whole cluster anew without it.
+    """
+    if endpoint.credential is None:
+        return grant.token if grant else None
+    value = read_key(secrets, endpoint.credential)
+    return value if isinstance(value, SecretValue) else None
 
 
 def certificate_name(table: RoutingTable) -> str:

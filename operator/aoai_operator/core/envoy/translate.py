@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aoai_operator.core.credentials import read_key
 from aoai_operator.core.envoy.clusters import clusters
 from aoai_operator.core.envoy.endpoints import load_assignments
 from aoai_operator.core.envoy.extensions import lua_filter
 from aoai_operator.core.envoy.ledger import ledger_cluster
 from aoai_operator.core.envoy.listeners import https_listener, listener
 from aoai_operator.core.envoy.scopes import gateway_scopes, has_scope, pool_scopes
-from aoai_operator.core.envoy.secrets import certificate, credentials
+from aoai_operator.core.envoy.secrets import certificate, credential, credentials
 from aoai_operator.core.envoy.settings import CONTROL_PLANE, GatewaySettings
 from aoai_operator.core.envoy.snapshot import Resource, Resources, Snapshot, TypeUrl
 from aoai_operator.core.envoy.tokens import tokens_filter
@@ -20,7 +19,7 @@ from aoai_operator.core.envoy.virtualhosts import gateway_configuration, https_c
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.table import Endpoint, RoutingTable
 
 
 def translate(
@@ -100,7 +99,7 @@ class _Pool:
         overrides: Overrides,
         settings: GatewaySettings,
     ) -> _Pool:
-        table, refs = _resolved(source, secrets), source.secret_refs
+        table, refs = _resolved(source, secrets, overrides), source.secret_refs
         resources: dict[TypeUrl, dict[str, Resource]] = {}
         for url, resource in _own(table, secrets, overrides, settings):
             resources.setdefault(url, {})[resource.name] = resource
@@ -111,12 +110,16 @@ class _Pool:
         return same and tuple(map(secrets.get, self.refs)) == self.values
 
 
-def _resolved(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue]) -> RoutingTable:
-    """Return the table with every endpoint out of use whose key cannot be read now: a held table may be older."""
-    endpoints = tuple(
-        e.model_copy(update={"usable": isinstance(read_key(secrets, e.credential), SecretValue)})
-        for e in table.endpoints
-    )
+def _resolved(table: RoutingTable, secrets: Mapping[SecretRef, SecretValue], overrides: Overrides) -> RoutingTable:
+    """Return the table with every endpoint out of use that has no credential now: a held table may be older."""
+
+    def usable(endpoint: Endpoint) -> bool:
+        grant = overrides.grants.get(table.endpoint_key(endpoint.name))
+        # What Secrets hold may have changed since the table was compiled; who is trusted with tokens has not.
+        allowed = endpoint.usable or endpoint.identity is None
+        return allowed and credential(endpoint, secrets, grant) is not None
+
+    endpoints = tuple(e.model_copy(update={"usable": usable(e)}) for e in table.endpoints)
     return table if endpoints == table.endpoints else table.model_copy(update={"endpoints": endpoints})
 
 
@@ -182,7 +185,7 @@ def _upstream(
     settings: GatewaySettings,
 ) -> Iterator[tuple[TypeUrl, Resource]]:
     """Yield what leads from a pool to its endpoints."""
-    for secret in credentials(table, secrets):
+    for secret in credentials(table, secrets, overrides):
         yield TypeUrl.SECRET, secret
     for cluster in clusters(table, settings):
         yield TypeUrl.CLUSTER, cluster
