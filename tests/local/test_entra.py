@@ -216,6 +216,13 @@ async def test_a_token_goes_to_no_host_that_nobody_trusts(cloud: Azure, regions:
     assert not cloud.state.issued
 
 
+async def test_an_issuer_that_says_nothing_holds_up_no_start(cloud: Azure, regions: Simulator) -> None:
+    cloud.entra.delay = 1_000
+    async with gateway(cloud, manifest(regions, {"east": {}})) as running:
+        await ask(running, 3)
+        assert not regions.regions["east"].attempts
+
+
 async def test_a_pool_of_which_no_token_can_be_had_says_so_to_clients(cloud: Azure, regions: Simulator) -> None:
     cloud.state.fault = 500
     async with gateway(cloud, manifest(regions, {name: {} for name in regions.regions})) as running:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +26,8 @@ SOONEST = 30.0
 """Seconds between two renewals, or half of what is left: IMDS repeats a token until it is nearly over."""
 RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds until one that could not be had is asked for again, at first and at most."""
+PATIENCE = 5.0
+"""Seconds for which a start waits for tokens: one that cannot be had must not keep other pools from being served."""
 DOUBTED = 60.0
 """Seconds in which a token that an endpoint refused is asked for anew once: it may have been revoked."""
 
@@ -132,8 +135,10 @@ class Tokens:
             self._wake.set()
 
     async def tried(self) -> None:
-        """Wait until each token was asked for once, with or without success."""
-        await self._tried.wait()
+        """Wait until each token was asked for once, with or without success; but not long for who says nothing."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._tried.wait()
 
     async def run(self) -> None:
         """Run until cancelled."""

@@ -44,7 +44,7 @@ class Entra:
             await runner.cleanup()
 
     async def _serve(self, app: web.Application, context: ssl.SSLContext | None) -> int:
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._runners.append(runner)
         await runner.setup()
         await web.TCPSite(runner, self._host, 0, ssl_context=context).start()
