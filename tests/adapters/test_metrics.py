@@ -9,13 +9,14 @@ from pathlib import Path
 from aoai_operator.core.accesslog import Attempt
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.names import PoolKey
-from aoai_operator.core.observed import HostState, Overrides, Reason, State
+from aoai_operator.core.observed import Grant, HostState, Overrides, Reason, State
 from aoai_operator.core.proxies import Proxy
 from aoai_operator.core.quota.asking import Question
 from aoai_operator.core.quota.deciding import Refused
 from aoai_operator.core.quota.estimate import Request
 from aoai_operator.core.quota.limits import Unit
 from aoai_operator.core.quota.policy import Settled
+from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import Tenant
 from aoai_operator.metrics import MOST_TENANTS, Metrics
 from support.answers import ANSWER
@@ -157,6 +158,22 @@ def test_probes_restarts_and_the_build_are_shown() -> None:
     assert [m.name for m in meters.registry.collect() if m.name == "aoai_build_info"] == ["aoai_build_info"]
 
 
+def test_when_a_token_is_over_and_how_often_entra_was_asked_are_shown() -> None:
+    meters = metrics()
+    token = SecretValue("canary")
+    grants = {
+        endpoint_key("east"): Grant(token, 1_780_000_000_500, good=True),
+        endpoint_key("west"): Grant(fault="AADSTS90033"),
+    }
+    meters.observed(Overrides(grants=grants))
+    meters.token_asked(granted=True)
+    meters.token_asked(granted=False)
+    assert value(meters, "aoai_token_expires_seconds", pool="ai/chat", endpoint="east") == 1_780_000_000.5
+    assert value(meters, "aoai_token_expires_seconds", pool="ai/chat", endpoint="west") == 0
+    assert value(meters, "aoai_token_requests_total", result="granted") == 1
+    assert value(meters, "aoai_token_requests_total", result="refused") == 1
+
+
 def test_series_at_hand_follow_the_tables() -> None:
     meters = metrics("team")
     meters.answer(ANSWER)
@@ -174,7 +191,9 @@ def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     meters.quotas.settled(SETTLED)
     meters.attempt(failed())
     meters.probed(endpoint_key("east"), Reason.OK)
-    meters.observed(Overrides(hosts={host_key("east"): HostState()}))
+    grants = {endpoint_key("east"): Grant(SecretValue("token"), 1_780_000_000_000, good=True)}
+    meters.observed(Overrides(hosts={host_key("east"): HostState()}, grants=grants))
+    meters.token_asked(granted=True)
     meters.connected(proxy)
     meters.acked(proxy, TypeUrl.CLUSTER, {})
     meters.called(verb="get", resource="secrets", result="200", seconds=0.01)
