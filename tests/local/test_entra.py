@@ -13,7 +13,7 @@ import openai
 import pytest
 import pytest_asyncio
 
-from aoai_operator.simulator import Deployment, Region, Simulator
+from aoai_operator.simulator import Deployment, Region, Simulator, Status
 from support.azure import APP, CLIENT_SECRET, TENANT, Azure, azure
 from support.calls import HELLO
 from support.local import LocalGateway
@@ -99,6 +99,21 @@ async def test_each_endpoint_gets_its_own_credential_and_nothing_of_the_others(
         assert "authorization" not in names
         assert not {name for name in names if name.startswith("x-aoai")}
     assert {kind for kind, _, _ in cloud.state.asked} == {"federated", "secret"}
+
+
+@pytest.mark.parametrize("broken", ["east", "north"])
+async def test_a_retry_carries_nothing_of_the_attempt_before(cloud: Azure, regions: Simulator, broken: str) -> None:
+    """From an endpoint with a token to one with a key, and the other way round."""
+    regions.fault(broken, Status(status=500))
+    spec = {"health": {"probe": {"path": "Disabled"}}}
+    async with gateway(cloud, manifest(regions, {"east": {}}, **spec)) as running:
+        await ask(running, 6)
+
+    assert regions.regions[broken].attempts, "nothing was tried again"
+    for name, other in (("east", "api-key"), ("north", "authorization"), ("west", "authorization")):
+        for one in regions.regions[name].log:
+            assert one.auth == ("entra" if name == "east" else "api-key")
+            assert other not in {header.lower() for header, _ in one.headers}
 
 
 async def test_a_managed_identity_of_the_machine(

@@ -173,8 +173,12 @@ def _header(endpoint: Endpoint) -> str:
 
 
 def _from_metadata(table: RoutingTable, carrier: str, *, renames: bool) -> Json:
-    """Give each attempt what is its host's own."""
-    request: list[Json] = [{"append": set_header(carrier, "%UPSTREAM_METADATA(aoai:id)%")}]
+    """Give each attempt what is its host's own.
+
+    Attempts of a request share its headers: what an endpoint of one kind was given must not reach one of the other.
+    """
+    request: list[Json] = [{"remove": header} for header in (_KEY, _TOKEN) if carrier == _NAME]
+    request.append({"append": set_header(carrier, "%UPSTREAM_METADATA(aoai:id)%")})
     if renames:
         request.append({"append": set_header("x-aoai-deployment", "%UPSTREAM_METADATA(aoai:deployment)%")})
     mutations: Json = {"request_mutations": request}
