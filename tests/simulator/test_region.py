@@ -17,7 +17,7 @@ from aoai_operator.simulator import BadHeaders, Deployment, Fault, Region, Slow,
 from aoai_operator.simulator.accounting import Incoming
 from aoai_operator.simulator.region import RegionState, Reply
 
-_EDGE = {"entra_edge.py", "__init__.py", "edge.py", "simulator.py", "admin.py", "cli.py", "config.py"}
+_EDGE = {"arm_edge.py", "entra_edge.py", "__init__.py", "edge.py", "simulator.py", "admin.py", "cli.py", "config.py"}
 _DEPLOYMENTS = (
     Deployment(name="d", model="gpt-4o", tokens_per_minute=1000, requests_per_minute=600, context_tokens=500),
     Deployment(name="e", model="embed", kind="embeddings"),

@@ -7,6 +7,8 @@ sources are in ``docs/simulator.md``.
 """
 
 from aoai_operator.simulator.accounting import Counts, RequestLog, RequestRecord
+from aoai_operator.simulator.arm import Account, AccountDeployment, ArmState
+from aoai_operator.simulator.arm_edge import Arm, account_of
 from aoai_operator.simulator.entra import Application, EntraState, Federated
 from aoai_operator.simulator.entra_edge import Entra
 from aoai_operator.simulator.faults import (
@@ -28,7 +30,11 @@ from aoai_operator.simulator.model import Deployment, Latency, Region
 from aoai_operator.simulator.simulator import RunningRegion, Simulator
 
 __all__ = [
+    "Account",
+    "AccountDeployment",
     "Application",
+    "Arm",
+    "ArmState",
     "BadHeaders",
     "Blackhole",
     "Counts",
@@ -52,5 +58,6 @@ __all__ = [
     "Stall",
     "Status",
     "Throttle",
+    "account_of",
     "parse_fault",
 ]

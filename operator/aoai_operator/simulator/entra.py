@@ -170,14 +170,14 @@ class EntraState:
             "access_token": value, "client_id": client, "resource": resource, "token_type": "Bearer", **times
         }  # fmt: skip
 
-    def principal(self, token: str) -> Application | None:
-        """Return whose token for Azure OpenAI this is; None when it is none, is over, or was revoked."""
+    def principal(self, token: str, resources: Sequence[str] = DATA_PLANE) -> Application | None:
+        """Return whose token for any of these resources this is; None when it is none, is over, or was revoked."""
         try:
             claims = jwt.decode(
                 token,
                 self._key.public_key(),
                 algorithms=["RS256"],
-                audience=list(DATA_PLANE),
+                audience=list(resources),
                 options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
         except jwt.InvalidTokenError:
