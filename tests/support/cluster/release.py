@@ -60,6 +60,7 @@ class Release:
         self.gateways: dict[str, GatewayPod] = {}
         self._stack = AsyncExitStack()
         self._syncs: list[asyncio.Task[None]] = []
+        self._over = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
@@ -77,8 +78,8 @@ class Release:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        for task in self._syncs:
-            task.cancel()
+        # Whoever is cancelled while he connects leaves a socket open.
+        self._over.set()
         await asyncio.gather(*self._syncs, return_exceptions=True)
         for pod in (*self.gateways.values(), *self.operators.values()):
             await pod.part.kill()
@@ -239,8 +240,9 @@ class Release:
             write_volume(target, {file: decode(text) for file, text in found["data"].items()})
 
     async def _follow(self, resource: str, name: str, target: Path) -> None:
-        while True:
-            await asyncio.sleep(_KUBELET)
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _KUBELET)
             with suppress(httpx.HTTPError):
                 await self._sync(resource, name, target)
 
