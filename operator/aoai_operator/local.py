@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from ssl import SSLError
 from typing import Any
@@ -35,6 +36,8 @@ from aoai_operator.adapters.workspace import workspace
 from aoai_operator.control_plane import ControlPlane
 from aoai_operator.core.certificates import expiries
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.conditions import ConditionType
+from aoai_operator.core.discovery import sources
 from aoai_operator.core.envoy.bootstrap import UnixAddress, bootstrap
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Snapshot
@@ -164,6 +167,7 @@ class _Local:
             hold_off=settings.hold_off,
             hold_off_max=settings.hold_off_max,
         )
+        self._discovering = self._upstream.discovering(self._reconciler.resources_changed)
         self._plane = ControlPlane(changed=self._reconciler.observations_changed, meters=self._metrics)
         self._proxies = self._plane.add(
             settings.gateway, refused=self._publisher.refused, settled=self._publisher.settled
@@ -198,6 +202,8 @@ class _Local:
             stack.enter_context(self._starting)
             self._starting.enter_context(collected_seldom())
             await stack.enter_async_context(self._upstream)
+            discovering = asyncio.create_task(self._discovering.run())
+            stack.push_async_callback(_ended, discovering)
             await self._first_reading()
             checkpoint = self._checkpoint()
             await self._read_access_log(stack)
@@ -212,7 +218,7 @@ class _Local:
                 self._envoy.run(),
                 self._announce({"metrics": metrics, "admin": str(self._admin)}),
             )
-            tasks = [asyncio.create_task(loop) for loop in (*loops, *checkpoint)]
+            tasks = [discovering, *(asyncio.create_task(loop) for loop in (*loops, *checkpoint))]
             try:
                 await until(stop.asked, tasks)
                 _log.info("stopping: requests under way may finish", within=self._settings.drain)
@@ -236,11 +242,15 @@ class _Local:
 
     async def _first_reading(self) -> None:
         await self._reconciler.reconcile()
+        if self._discovering.found:
+            await self._discovering.tried()
+            self._reconciler.resources_changed()
+            await self._reconciler.reconcile()
         if self._faults:
             raise NothingToServeError("\n".join(["the manifests are broken", *(f.sentence() for f in self._faults)]))
         findings = self._resources.located(self._compiled.findings)
-        if not self._compiled.tables and findings:
-            raise NothingToServeError("\n".join(["no pool can be served", *(f.sentence() for f in findings)]))
+        if not self._compiled.tables and (why := [*(f.sentence() for f in findings), *self._undiscovered()]):
+            raise NothingToServeError("\n".join(["no pool can be served", *why]))
         if not self._mine():
             others = sorted({str(t.gateway) for t in self._compiled.tables.values()})
             hint = f"; their pools belong to the gateway {', '.join(others)}" if others else ""
@@ -248,6 +258,16 @@ class _Local:
             raise NothingToServeError(
                 f"there is no AOAIBackendPool for the gateway {self._settings.gateway} in {where}{hint}"
             )
+
+    def _undiscovered(self) -> list[str]:
+        """Return why pools have no endpoint yet that look for them in Azure."""
+        told = (
+            (key, condition)
+            for key, status in self._compiled.pool_statuses.items()
+            for condition in status.conditions
+            if condition.type == ConditionType.DISCOVERED and condition.status != "True"
+        )
+        return [f"AOAIBackendPool {key}: {condition.message}" for key, condition in told]
 
     async def _read_access_log(self, stack: AsyncExitStack) -> None:
         try:
@@ -291,10 +311,11 @@ class _Local:
 
     async def _load(self) -> World:
         world, self._faults = await asyncio.to_thread(self._resources.load)
-        return world
+        return replace(world, discovered=self._discovering.found)
 
     def _deliver(self, world: World, compiled: Compiled) -> None:
         self._compiled = compiled
+        self._discovering.follow(sources(world.pools, world.token_hosts), world.secrets)
         mine = self._mine()
         self._metrics.follow(mine.values())
         self._metrics.observed(world.overrides)
@@ -340,6 +361,11 @@ async def _accepting(listen: HostPort) -> None:
             writer.close()
             await writer.wait_closed()
             return
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _now() -> int:

@@ -89,6 +89,12 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._readings = Counter(
+            "aoai_discovery_readings",
+            "Readings of Azure Resource Manager. Result: complete, or partial where something could not be read.",
+            ("result",),
+            registry=registry,
+        )
         self._states = _States()
         registry.register(self._states)
         self._answers = Counter(
@@ -214,6 +220,10 @@ class Metrics:
         """Count a probe of an endpoint, or of one deployment behind it."""
         self._probes.labels(str(key.pool), key.endpoint, reason).inc()
 
+    def azure_read(self, *, complete: bool) -> None:
+        """Count a reading of Azure Resource Manager."""
+        self._readings.labels("complete" if complete else "partial").inc()
+
     def token_asked(self, *, granted: bool) -> None:
         """Count a request to Entra ID."""
         self._token_requests.labels("granted" if granted else "refused").inc()
@@ -289,7 +299,9 @@ class _States(Collector):
             labels=("pool", "endpoint"),
         )
         for endpoint, grant in self.overrides.grants.items():
-            over.add_metric((str(endpoint.pool), endpoint.endpoint), grant.until / 1000)
+            # An account's keys have no end.
+            if grant.until or grant.token is None:
+                over.add_metric((str(endpoint.pool), endpoint.endpoint), grant.until / 1000)
         yield over
 
 

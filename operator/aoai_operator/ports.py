@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.audience import Audience
+from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment
 from aoai_operator.core.envoy.packed import PackedSnapshot
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.health import ProbeTarget, Sample
@@ -125,25 +127,27 @@ class Issuers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token of Entra ID. Times are seconds of the Unix epoch.
+    """A token of Entra ID, or a key of an account. Times are seconds of the Unix epoch.
 
     Attributes:
         value: the token.
-        until: when it is over.
+        until: when it is over; infinity: never.
         renew_at: when Entra ID wants to be asked for another one; None: it does not say.
+        other: the other key of the account.
     """
 
     value: SecretValue
     until: float
     renew_at: float | None = None
+    other: SecretValue | None = None
 
 
 class GrantError(Exception):
-    """Entra ID does not give a token; the message is what it said, without a full stop and without any secret."""
+    """Azure does not give a token or keys; the message is what it said, without a full stop and without any secret."""
 
 
 class TokenSource(Protocol):
-    """Asks Entra ID for tokens."""
+    """Asks Entra ID for tokens, or Azure Resource Manager for the keys of accounts."""
 
     async def token(self, identity: Identity, credential: SecretValue | None) -> Token:
         """Return a token of an identity, made now or not long ago.
@@ -155,6 +159,43 @@ class TokenSource(Protocol):
         Raises:
             GrantError: there is none now.
         """
+        ...
+
+
+class ReadingError(Exception):
+    """Azure Resource Manager, or Entra ID before it, did not give what was asked for.
+
+    The message says what and why, without a full stop and without any secret. `wait` is for how many seconds it wants
+    to be left alone; None: it does not say.
+    """
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        """Take what went wrong."""
+        super().__init__(message)
+        self.wait = wait
+
+
+class AzureSession(Protocol):
+    """Reads accounts of Azure OpenAI. Each of its calls may raise `ReadingError`."""
+
+    async def accounts(self, subscription: str, group: str) -> tuple[FoundAccount, ...]:
+        """Return the accounts of a subscription, or of one of its resource groups, without what is in them."""
+        ...
+
+    async def account(self, account: FoundAccount) -> FoundAccount | None:
+        """Return one as it is now; None: it is gone."""
+        ...
+
+    async def deployments(self, account: FoundAccount) -> tuple[FoundDeployment, ...]:
+        """Return what is deployed in one."""
+        ...
+
+
+class AzureReader(Protocol):
+    """Reads Azure Resource Manager."""
+
+    def open(self, source: AzureSource, credential: SecretValue | None) -> AbstractAsyncContextManager[AzureSession]:
+        """Return what reads for a source; `credential` is what its identity proves itself with, if anything."""
         ...
 
 

@@ -1,13 +1,15 @@
-"""What looks at the endpoints, and at who vouches for callers: names, probes, tokens of Entra ID, keys of issuers."""
+"""What looks at Azure, and at who vouches for callers: names, probes, discovery, tokens, keys of issuers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from aoai_operator.adapters.arm import ArmReader
 from aoai_operator.adapters.entra import EntraTokens
 from aoai_operator.adapters.oidc import HttpIssuers
 from aoai_operator.adapters.probe import HttpProber
@@ -17,6 +19,7 @@ from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import RoutingTable
 from aoai_operator.metrics import Metrics
 from aoai_operator.ports import Issuers
+from aoai_operator.runners.discovering import Discovering
 from aoai_operator.runners.issuers import IssuerKeys
 from aoai_operator.runners.observing import Observer
 from aoai_operator.runners.probing import Probing
@@ -59,14 +62,16 @@ class Upstream:
             now=now,
             denied=lambda key: self._tokens.doubted(key),  # noqa: PLW0108 - they need each other
         )
+        azure = ArmReader(EntraTokens(ca_file=ca_file, developer=developer), ca_file=ca_file)
         self._tokens = Tokens(
-            source=EntraTokens(ca_file=ca_file, developer=developer),
+            source=azure,
             observer=observer,
             probing=self.probing,
             meters=metrics,
             now=now,
         )
         self._issuer_keys = IssuerKeys(issuers=issuers(self._http_issuers), observer=observer, now=now)
+        self._discovering = partial(Discovering, reader=azure, meters=metrics, now=now)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -89,6 +94,10 @@ class Upstream:
         self.probing.follow(tables, secrets)
         self._tokens.follow(tables, secrets)
         self._issuer_keys.follow(tables)
+
+    def discovering(self, changed: Callable[[], None]) -> Discovering:
+        """Return what reads Azure, with whom to tell when something else was found there."""
+        return self._discovering(changed=changed)
 
     def denied(self, key: EndpointKey) -> None:
         """Ask for another token: an endpoint refused the one that it was shown."""

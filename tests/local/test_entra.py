@@ -157,7 +157,7 @@ async def test_an_issuer_that_fails_is_told_the_old_token_serves_and_then_nobody
         cloud.state.fault = 503
         await eventually(lambda: states(running).get("east") == ("Healthy", "Auth"), what="it is told", within=60)
         said = [one["why"] for one in running.logs if one.get("endpoint") == "east" and one.get("reason") == "Auth"]
-        assert said[-1].startswith("AADSTS90033: A transient error has occurred. Please try again; the token before")
+        assert said[-1].startswith("AADSTS90033: A transient error has occurred. Please try again; what it gave")
         before = regions.regions["east"].served
         await ask(running, 6)
         assert regions.regions["east"].served > before

@@ -19,6 +19,7 @@ from aoai_operator.cluster.usage import UsageWriter
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.world import World
+from aoai_operator.runners.discovering import Discovering
 from support.kube import running
 from support.waiting import eventually
 
@@ -87,6 +88,9 @@ def leader(resources: Missing) -> Leading:
         ),
         usage=lambda _: cast(UsageWriter, SimpleNamespace(fault="", begin=lambda: None, run=asyncio.Event().wait)),
         credentials=lambda _: cast(CredentialWriter, SimpleNamespace(unwritten={}, run=asyncio.Event().wait)),
+        discovering=lambda _: cast(
+            Discovering, SimpleNamespace(found={}, follow=lambda *_: None, run=asyncio.Event().wait)
+        ),
         observe=lambda _: Overrides(),
         programming=dict,
         reconciled=lambda _: None,

@@ -16,7 +16,8 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +63,13 @@ class HttpProber:
 
     async def endpoint(self, target: ProbeTarget) -> Sample:
         """Ask for the resource's models."""
+        return await _with_each_key(target, self._models)
+
+    async def deployment(self, target: ProbeTarget, name: str) -> Sample:
+        """Ask the deployment for nothing."""
+        return await _with_each_key(target, lambda one: self._deployment(one, name))
+
+    async def _models(self, target: ProbeTarget) -> Sample:
         answer = await self._ask(target, "GET", _MODELS)
         if isinstance(answer, Sample):
             return answer
@@ -69,8 +77,7 @@ class HttpProber:
             return Sample(Reason.OK)
         return _verdict(answer, f"GET {_MODELS}")
 
-    async def deployment(self, target: ProbeTarget, name: str) -> Sample:
-        """Ask the deployment for nothing."""
+    async def _deployment(self, target: ProbeTarget, name: str) -> Sample:
         path = f"/openai/deployments/{name}/chat/completions"
         answer = await self._ask(target, "POST", path)
         if isinstance(answer, Sample):
@@ -127,6 +134,15 @@ class HttpProber:
             return httpx.Response(response.status_code, headers=_telling(response), content=await _beginning(response))
         finally:
             await response.aclose()
+
+
+async def _with_each_key(target: ProbeTarget, ask: Callable[[ProbeTarget], Awaitable[Sample]]) -> Sample:
+    """Ask with both keys of an account, of which one may just have been renewed: the other is good enough."""
+    if target.other is None:
+        return await ask(target)
+    found = [await ask(replace(target, credential=key, other=None)) for key in (target.credential, target.other)]
+    taken = [sample for sample in found if sample.reason is not Reason.AUTH]
+    return replace(taken[0], stale=len(taken) < len(found)) if taken else found[0]
 
 
 def _credential(target: ProbeTarget) -> dict[bytes, bytes]:

@@ -258,6 +258,7 @@ class _Operator:
             usage=lambda changed: UsageWriter(
                 api=self._fenced, quotas=self._quotas, resources=resources, events=self._events, changed=changed
             ),
+            discovering=self._upstream.discovering,
             observe=self._observer.overrides,
             programming=self._peering.programming,
             reconciled=self._metrics.reconciled,

@@ -19,7 +19,7 @@ from aoai_operator.core.api import AOAIBackendPool, TenantQuota
 from aoai_operator.core.generated import Address, Made, changes_at, generated_refs, made_anew
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.secret import SecretValue
-from aoai_operator.core.status import timestamp
+from aoai_operator.core.times import timestamp
 from aoai_operator.ports import JsonObject, KubeApi, KubeError
 
 _log = structlog.get_logger("credentials")

@@ -24,8 +24,8 @@ from aoai_operator.core.api import (
 from aoai_operator.core.api.base import REQUESTED_AT
 from aoai_operator.core.api.usage import TenantUsage
 from aoai_operator.core.claims import key_refs
-from aoai_operator.core.credentials import endpoint_secret
 from aoai_operator.core.names import SecretRef
+from aoai_operator.core.pools import credential_refs
 from aoai_operator.core.table import tls_refs
 from aoai_operator.ports import JsonObject
 
@@ -102,9 +102,7 @@ def _refs(resource: Parsed | Invalid) -> Iterator[SecretRef]:
     if isinstance(resource, TenantQuota):
         yield from key_refs(resource)
         return
-    for endpoint in resource.spec.endpoints:
-        if (ref := endpoint_secret(namespace, endpoint.auth)) is not None:
-            yield ref
+    yield from credential_refs(resource)
     if resource.spec.gateway.tls is not None:
         yield from tls_refs(namespace, resource.spec.gateway.tls.secret_ref.name)
 

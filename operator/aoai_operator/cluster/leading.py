@@ -17,10 +17,12 @@ from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.usage import UsageWriter
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.core.compiler import Compiled
+from aoai_operator.core.discovery import sources
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.world import Programming, World
 from aoai_operator.ports import Resource
+from aoai_operator.runners.discovering import Discovering
 from aoai_operator.runners.reconcile import Reconciler
 
 _log = structlog.get_logger("leading")
@@ -43,6 +45,7 @@ class Leading:
         serving: Serving,
         writer: Callable[[Callable[[], None]], Writer],
         usage: Callable[[Callable[[], None]], UsageWriter],
+        discovering: Callable[[Callable[[], None]], Discovering],
         credentials: Callable[[Callable[[], None]], CredentialWriter],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
@@ -59,6 +62,7 @@ class Leading:
             serving: has the tables that serve: what is held, or cannot be compiled, stays as it is there.
             writer: makes the one that writes during one term, with whom to tell when its `taken` changed.
             usage: makes the one that writes what tenants used, with whom to tell when its `fault` changed.
+            discovering: makes the one that reads Azure, with whom to tell when something else was found.
             credentials: makes the one that writes their Secrets, with whom to tell when its `unwritten` changed.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
@@ -72,6 +76,7 @@ class Leading:
         self._serving = serving
         self._new_writer = writer
         self._new_usage = usage
+        self._new_discovering = discovering
         self._new_credentials = credentials
         self._observe = observe
         self._programming = programming
@@ -88,6 +93,7 @@ class Leading:
         self._writer: Writer | None = None
         self._credentials: CredentialWriter | None = None
         self._usage: UsageWriter | None = None
+        self._discovering: Discovering | None = None
 
     def wake(self, resource: Resource, key: PoolKey | None) -> None:
         """Read a pool or a tenant again soon; None: all of that kind."""
@@ -119,6 +125,7 @@ class Leading:
         self._writer = writer = self._new_writer(self.secrets_changed)
         self._credentials = credentials = self._new_credentials(self.secrets_changed)
         self._usage = usage = self._new_usage(self.secrets_changed)
+        self._discovering = discovering = self._new_discovering(self.secrets_changed)
         self._reconciler = reconciler = Reconciler(
             load=self._load,
             observe=self._observe,
@@ -136,8 +143,9 @@ class Leading:
                 tasks.create_task(self._resync(reconciler))
                 tasks.create_task(self._count(usage))
                 tasks.create_task(self._make(credentials))
+                tasks.create_task(discovering.run())
         finally:
-            self._reconciler = self._writer = self._credentials = self._usage = None
+            self._reconciler = self._writer = self._credentials = self._usage = self._discovering = None
             for kind in self._resources.refs():
                 self._secrets.want(kind, {})
 
@@ -173,10 +181,11 @@ class Leading:
                 await self._secrets.settled()
         # After the first pass of a term what was compiled last is known better.
         world = self._resources.world(self._secrets.values, self._serving.tables, statuses=not self._compiled)
-        if self._writer is None or self._credentials is None or self._usage is None:
+        if self._writer is None or self._credentials is None or self._usage is None or self._discovering is None:
             return world
         taken, unwritten = dict(self._writer.taken), dict(self._credentials.unwritten)
-        return replace(world, taken=taken, unwritten=unwritten, ledger=self._usage.fault)
+        found = self._discovering.found
+        return replace(world, taken=taken, unwritten=unwritten, ledger=self._usage.fault, discovered=found)
 
     async def _read(self) -> None:
         """Read what was woken; while not everything was read once, there is nothing to do but to try again."""
@@ -195,10 +204,12 @@ class Leading:
             else:
                 return
 
-    def _deliver(self, _world: World, compiled: Compiled) -> None:
+    def _deliver(self, world: World, compiled: Compiled) -> None:
         self._reconciled(asyncio.get_running_loop().time() - self._begun)
         self._compiled = True
         self.settled.set()
+        if self._discovering is not None:
+            self._discovering.follow(sources(world.pools, world.token_hosts), world.secrets)
         pools, quotas = self._resources.statuses_of_invalid(self._now())
         if self._writer is not None:
             self._writer.want(

@@ -1,6 +1,7 @@
 """compile_world(): resources in, routing tables and statuses out. Pure and total: bad input makes findings, not errors.
 
 The steps, in the order in which they run:
+0. discovery  pools with the endpoints that were found for them in Azure, as if they had been written down
 1. tenants    who may call which pool, with which keys and models
 2. tables     who owns a host name of a gateway, and one routing table for each pool; a pool that cannot be compiled
              keeps its last good one, and so does a suspended pool; one that never had a table has nothing to hold
@@ -11,7 +12,7 @@ The steps, in the order in which they run:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from aoai_operator.core.api import (
@@ -22,6 +23,7 @@ from aoai_operator.core.api import (
 )
 from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.differing import differing, still
+from aoai_operator.core.discovery import DiscoveryStep, Expansion
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.news import News
@@ -56,6 +58,7 @@ class Compiler:
     """
 
     def __init__(self) -> None:
+        self._discovery = DiscoveryStep()
         self._news = News()
         self._tenants = TenantsStep()
         self._tables = TablesStep()
@@ -65,6 +68,8 @@ class Compiler:
 
     def __call__(self, world: World) -> Compiled:
         """Return what compile_world() returns."""
+        expansions = self._discovery.expansions
+        world = replace(world, pools=self._discovery(world.pools, world.discovered, world.last_good))
         before, news = self._news.world, self._news.then(world)
         self._news = news
         tenants = self._tenants(news)
@@ -72,7 +77,7 @@ class Compiler:
         tables, conflicts = self._tables(news, tenants.by_pool)
         findings = (*tenants.findings, *conflicts, *_taken(world), *self._unwritten(world))
         told, self._wrong = self._wrong, _by_object(findings)
-        concerned = {key for _, key in differing(told, self._wrong)}
+        concerned = {key for _, key in differing(told, self._wrong)} | differing(expansions, self._discovery.expansions)
         return Compiled(
             tables,
             self._of_pools(before, concerned | differing(last, tables)),
@@ -101,7 +106,9 @@ class Compiler:
             observed |= {key for key, table in tables.items() if table.issuers}
 
         def make(key: PoolKey) -> AOAIBackendPoolStatus:
-            return pool_status(world, pools[key], tables.get(key), self._wrong.get((AOAIBackendPool.KIND, key), ()))
+            wrong = self._wrong.get((AOAIBackendPool.KIND, key), ())
+            expansion = self._discovery.expansions.get(key) or Expansion(pools[key])
+            return pool_status(world, expansion, tables.get(key), wrong)
 
         return self._pool_statuses(pools, concerned | observed, world.pool_statuses, make)
 

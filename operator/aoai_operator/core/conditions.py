@@ -13,6 +13,7 @@ class ConditionType(StrEnum):
     RESOLVED_REFS = "ResolvedRefs"
     PROGRAMMED = "Programmed"
     HEALTHY = "Healthy"
+    DISCOVERED = "Discovered"
     GUARANTEED = "Guaranteed"
     ENFORCED = "Enforced"
     EXACT = "Exact"
@@ -48,6 +49,12 @@ class ConditionReason(StrEnum):
     TENANT_NOT_FOUND = "TenantNotFound"
     HOST_NOT_TRUSTED = "HostNotTrusted"
     TOKEN_NOT_GRANTED = "TokenNotGranted"  # noqa: S105
+
+    DISCOVERED = "Discovered"
+    NOT_READ = "NotRead"
+    AZURE_UNREADABLE = "AzureUnreadable"
+    NOTHING_FOUND = "NothingFound"
+    MODEL_NOT_DEPLOYED = "ModelNotDeployed"
 
     GUARANTEED = "Guaranteed"
     OVERCOMMITTED = "Overcommitted"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aoai_operator.core.api import EndpointAuth, SecretEntryRef, SecretKeyRef
+from aoai_operator.core.api import AzureDiscovery, EndpointAuth, EntraIdentity, SecretEntryRef, SecretKeyRef
 from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.secret import SecretValue
@@ -35,8 +35,20 @@ def endpoint_secret(namespace: str, auth: EndpointAuth) -> SecretRef | None:
     """Return the entry of a Secret that an endpoint of a pool in `namespace` needs; None: it needs none."""
     if auth.api_key is not None:
         return reference(namespace, auth.api_key.secret_ref)
-    given = (auth.entra.client_secret or auth.entra.client_certificate) if auth.entra else None
+    return identity_secret(namespace, auth.entra) if auth.entra else None
+
+
+def identity_secret(namespace: str, identity: EntraIdentity) -> SecretRef | None:
+    """Return the entry of a Secret with which an identity proves itself; None: it needs none."""
+    given = identity.client_secret or identity.client_certificate
     return reference(namespace, given.secret_ref) if given else None
+
+
+def discovery_secrets(namespace: str, azure: AzureDiscovery) -> tuple[SecretRef, ...]:
+    """Return the entries of Secrets that discovery needs: to read Azure, and to call what it finds there."""
+    identities = (azure.identity, azure.auth.entra if azure.auth else None)
+    found = (identity_secret(namespace, identity) for identity in identities if identity)
+    return tuple(ref for ref in found if ref)
 
 
 def read_key(secrets: Mapping[SecretRef, SecretValue], ref: SecretRef) -> SecretValue | Unreadable:

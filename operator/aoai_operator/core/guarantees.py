@@ -68,7 +68,7 @@ def asking_tenants(table: RoutingTable) -> Iterator[Tenant]:
 
 def _serving(table: RoutingTable, model: Model) -> Iterator[Host]:
     serving = {e.name for e in table.endpoints if e.usable and not e.drain and not e.dedicated_to}
-    return (host for host in model.hosts if host.endpoint in serving)
+    return (host for host in model.hosts if host.endpoint in serving and not host.drain)
 
 
 def _may_use(tenant: Tenant, model: Model) -> bool:

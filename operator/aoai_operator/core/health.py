@@ -19,8 +19,8 @@ UNPROBED_FAULT_MS = 30_000
 class ProbeTarget:
     """Where and how to probe an endpoint: its address, its credential, and the milliseconds one probe may take.
 
-    `bearer`: the credential is a token, not an API key. `addresses` are the resolved IPs that Envoy uses too; empty:
-    the prober looks the name up itself.
+    `bearer`: the credential is a token, not an API key. `other`: another key, which is as good. `addresses` are the
+    resolved IPs that Envoy uses too; empty: the prober looks the name up itself.
     """
 
     scheme: str
@@ -30,6 +30,7 @@ class ProbeTarget:
     timeout_ms: int
     addresses: tuple[str, ...] = ()
     bearer: bool = False
+    other: SecretValue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,13 @@ class Sample:
     """The outcome of one probe.
 
     `reason` is `Ok`, or `RetryAfter` for a 429 (alive, but busy for `retry_after_ms`, if told), or the fault.
-    `message` is one sentence for people, without any secret.
+    `message` is one sentence for people, without any secret. `stale`: one of the account's two keys was refused.
     """
 
     reason: Reason
     message: str = ""
     retry_after_ms: int | None = None
+    stale: bool = False
 
     @property
     def good(self) -> bool:

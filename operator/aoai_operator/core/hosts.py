@@ -42,6 +42,8 @@ class ObservedHost:
     health: Health = field(default_factory=Health)
     run: Run = field(default_factory=Run)
     shown: HostState = field(default_factory=HostState)
+    drain: bool = False
+    """As its table says."""
 
 
 def restless(endpoint: ObservedEndpoint, host: ObservedHost, now: int) -> bool:
@@ -71,12 +73,12 @@ _Shown = tuple[State, Reason, str]
 
 def out(endpoint: ObservedEndpoint, host: ObservedHost, now: int) -> _Shown | None:
     """Return why a host is out; None when it is not."""
-    if endpoint.spec.drain:
+    if endpoint.spec.drain or host.drain:
         return State.DRAINING, Reason.DRAIN, ""
     if not endpoint.spec.usable:
         return _unusable(endpoint.spec)
     if endpoint.spec.identity and not endpoint.grant.good:
-        return State.UNHEALTHY, Reason.AUTH, endpoint.grant.fault or "Entra ID has not given a token yet"
+        return State.UNHEALTHY, Reason.AUTH, endpoint.grant.fault or "Azure has not given a token or keys yet"
     if endpoint.unresolved and not endpoint.addresses:
         return State.UNHEALTHY, Reason.DNS, endpoint.unresolved
     return _at_fault(endpoint, host) or _waiting(host, now)
@@ -109,5 +111,5 @@ def _in(endpoint: ObservedEndpoint, host: ObservedHost) -> _Shown:
     traffic = host.run.served_at is not None or host.run.strike.until > 0 or host.throttle.until > 0
     known = endpoint.health.known or host.health.known or traffic
     if endpoint.grant.fault:
-        return State.HEALTHY, Reason.AUTH, f"{endpoint.grant.fault}; the token before serves until it is over"
+        return State.HEALTHY, Reason.AUTH, f"{endpoint.grant.fault}; what it gave before serves until it is over"
     return (State.HEALTHY, Reason.OK, stale) if known else (State.UNKNOWN, Reason.NOT_PROBED, stale)

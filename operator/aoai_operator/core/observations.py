@@ -89,6 +89,9 @@ class Observations:
             kept = last if last is not None and last.is_at(spec) else None
             self._hosts.update({h: (kept and hosts.get(h)) or self._fresh(h, hosts.get(h), now) for h in mine})
             found[key] = kept.as_in(spec, mine) if kept else ObservedEndpoint(spec, mine)
+        draining = {(h.endpoint, h.deployment) for m in table.models for h in m.hosts if h.drain} if table else ()
+        for name in names:
+            self._hosts[name].drain = (name.endpoint, name.deployment) in draining
         self._endpoints.update(found)
         addresses = [{key: (e.addresses, e.grant) for key, e in some.items()} for some in (endpoints, found)]
         moved = addresses[0] != addresses[1] or hosts != {key: self._hosts[key] for key in names}

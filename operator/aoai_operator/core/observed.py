@@ -91,11 +91,12 @@ class ByPool(Mapping[_Key, _Value], Generic[_Key, _Value]):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What Entra ID granted, or did not, for an endpoint.
+    """What Azure granted, or did not, for an endpoint: a token of Entra ID, or the keys of its account.
 
     Attributes:
         token: the last one that it gave; None: it gave none yet.
-        until: when it is over, milliseconds of the Unix epoch; 0: it is not known.
+        other: the account's other key.
+        until: when it is over, milliseconds of the Unix epoch; 0: it is not known, or never.
         good: whether it has time left.
         fault: why there is no newer one, a sentence without a full stop and without any secret; empty: it is new
             enough.
@@ -105,6 +106,7 @@ class Grant:
     until: int = 0
     good: bool = False
     fault: str = ""
+    other: SecretValue | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,6 @@ from typing import Literal
 from aoai_operator.core.api import (
     AOAIBackendPool,
     Deployment,
-    EntraEndpointAuth,
-    IdentityKind,
     NamespacesFrom,
     Prices,
     ProbePath,
@@ -21,7 +19,9 @@ from aoai_operator.core.api import (
 from aoai_operator.core.api import Endpoint as EndpointSpec
 from aoai_operator.core.certificates import Standing, examine
 from aoai_operator.core.conditions import ConditionReason
-from aoai_operator.core.credentials import Unreadable, endpoint_secret, missing, read_key
+from aoai_operator.core.credentials import Unreadable, discovery_secrets, endpoint_secret, missing, read_key
+from aoai_operator.core.discovery import FoundEndpoint, field_of, is_trusted, source_of
+from aoai_operator.core.entra import identity_of
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.table import (
@@ -67,8 +67,12 @@ _PROBES: dict[ProbePath, Literal["Models", "Deployment"] | None] = {
 
 def credential_refs(pool: AOAIBackendPool) -> tuple[SecretRef, ...]:
     """Return the Secret's entry of each endpoint that needs one."""
-    found = (endpoint_secret(pool.metadata.namespace, e.auth) for e in pool.spec.endpoints)
-    return tuple(ref for ref in found if ref is not None)
+    namespace, discovery = pool.metadata.namespace, pool.spec.discovery
+    found = (endpoint_secret(namespace, e.auth) for e in pool.spec.endpoints)
+    return (
+        *(ref for ref in found if ref is not None),
+        *(discovery_secrets(namespace, discovery.azure) if discovery else ()),
+    )
 
 
 def pool_table(
@@ -80,7 +84,7 @@ def pool_table(
         endpoint, problem = _endpoint(world, pool, declared, i)
         endpoints.append(endpoint)
         findings += [problem] if problem else []
-    findings += _unknown_tenants(pool, tenants)
+    findings += [*_unknown_tenants(pool, tenants), *_undiscoverable(world, pool)]
     tls_secret, problem = _serving(world, pool, hostnames)
     findings += [problem] if problem else []
     models, gaps = _models(pool)
@@ -165,12 +169,15 @@ def _namespaces(pool: AOAIBackendPool) -> tuple[str, ...]:
 
 
 def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: int) -> tuple[Endpoint, Finding | None]:
-    where = f"spec.endpoints[{index}]"
+    where = field_of(pool, index)
     ref = endpoint_secret(pool.metadata.namespace, spec.auth)
-    if spec.auth.entra is None:
+    identity: Identity | None
+    if isinstance(spec, FoundEndpoint) and spec.account:
+        identity, problem, usable = _keys_of(pool, spec.account), None, True
+    elif spec.auth.entra is None:
         identity, (problem, usable) = None, _with_key(world, pool, ref, where)
     else:
-        identity = _identity(spec.auth.entra, ref)
+        identity = identity_of(spec.auth.entra, ref, scope=spec.auth.entra.scope)
         problem, usable = _with_token(world, pool, spec, identity, where)
     endpoint = Endpoint(
         name=spec.name,
@@ -184,8 +191,17 @@ def _endpoint(world: World, pool: AOAIBackendPool, spec: EndpointSpec, index: in
         identity=identity,
         dedicated_to=tuple(sorted(str(t.key(pool.metadata.namespace)) for t in spec.dedicated_to or ())),
         usable=usable,
+        found=isinstance(spec, FoundEndpoint),
     )
     return endpoint, problem
+
+
+def _keys_of(pool: AOAIBackendPool, account: str) -> Identity | None:
+    """Return who asks Azure Resource Manager for the keys of an account."""
+    source = source_of(pool)
+    if source is None:
+        return None
+    return source.identity.model_copy(update={"account": account, "manager": source.manager})
 
 
 def _with_key(world: World, pool: AOAIBackendPool, ref: SecretRef | None, where: str) -> tuple[Finding | None, bool]:
@@ -220,25 +236,6 @@ def _with_token(
     return _finding(pool, value.fault, field, value.message, value.mend), True
 
 
-def _identity(spec: EntraEndpointAuth, ref: SecretRef | None) -> Identity:
-    kind: Literal["workload", "managed", "secret", "certificate"]
-    match spec.identity:
-        case IdentityKind.WORKLOAD:
-            kind = "workload"
-        case IdentityKind.MANAGED:
-            kind = "managed"
-        case IdentityKind.SERVICE_PRINCIPAL:
-            kind = "secret" if spec.client_secret else "certificate"
-    return Identity(
-        kind=kind,
-        client_id=(spec.client_id or "").lower(),
-        tenant_id=(spec.tenant_id or "").lower(),
-        authority_host=spec.authority_host.rstrip("/").lower(),
-        scope=spec.scope,
-        credential=ref,
-    )
-
-
 def _unknown_tenants(pool: AOAIBackendPool, tenants: Sequence[Tenant]) -> Iterator[Finding]:
     known = {tenant.key for tenant in tenants}
     for i, endpoint in enumerate(pool.spec.endpoints):
@@ -246,8 +243,28 @@ def _unknown_tenants(pool: AOAIBackendPool, tenants: Sequence[Tenant]) -> Iterat
             if (key := str(ref.key(pool.metadata.namespace))) not in known:
                 message = f"the pool has no tenant {key}, and nobody else has the endpoint in its place"
                 mend = "apply its TenantQuota, or name another one"
-                field = f"spec.endpoints[{i}].dedicatedTo[{j}]"
+                field = f"{field_of(pool, i)}.dedicatedTo[{j}]"
                 yield _finding(pool, ConditionReason.TENANT_NOT_FOUND, field, message, mend)
+
+
+def _undiscoverable(world: World, pool: AOAIBackendPool) -> Iterator[Finding]:
+    """Yield why Azure must not be asked for a pool's endpoints, or cannot be with what there is."""
+    source = source_of(pool)
+    if source is None:
+        return
+    where = "spec.discovery.azure"
+    if not is_trusted(source, world.token_hosts):
+        authority = source.identity.authority_host
+        odd, field = (source.manager, "resourceManager")
+        if not is_authority(authority, world.token_hosts):
+            odd, field = (authority, "identity.authorityHost")
+        message = f"{odd} is not one of Azure, and gets no token that opens its management"
+        mend = "leave it out, or have the operator trust the host (--token-host; in the chart entra.tokenHosts)"
+        yield _finding(pool, ConditionReason.HOST_NOT_TRUSTED, f"{where}.{field}", message, mend)
+    elif source.identity.credential and source.identity.credential not in world.secrets:
+        value = missing(world.secrets, source.identity.credential)
+        name = "clientSecret" if source.identity.kind == "secret" else "clientCertificate"
+        yield _finding(pool, value.fault, f"{where}.identity.{name}.secretRef", value.message, value.mend)
 
 
 def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
@@ -264,7 +281,7 @@ def _models(pool: AOAIBackendPool) -> tuple[list[Model], list[Finding]]:
                 currency=spec.prices.currency if spec.prices else "",
             )
             models.append(model)
-        else:
+        elif pool.spec.discovery is None:
             message = f"no endpoint has a deployment of the model {spec.name}"
             mend = "add one to an endpoint's deployments, or take the model out"
             findings.append(_finding(pool, ConditionReason.NO_DEPLOYMENT, f"spec.models[{i}].name", message, mend))
@@ -301,9 +318,11 @@ def _hosts(served: Sequence[tuple[EndpointSpec, Deployment]]) -> Iterator[Host]:
         yield Host(
             endpoint=endpoint.name,
             deployment=deployment.name,
-            priority=endpoint.priority,
+            priority=endpoint.priority if deployment.priority is None else deployment.priority,
             weight=max(1, weight),
             capacity=deployment.capacity.tokens_per_minute if deployment.capacity else None,
+            type=deployment.type.value if deployment.type else "",
+            drain=bool(deployment.drain),
         )
 
 

@@ -7,7 +7,6 @@ usable endpoint: a single sick endpoint never flips it, and shows in `Healthy` i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from aoai_operator.core.api import (
@@ -22,12 +21,15 @@ from aoai_operator.core.api import (
 )
 from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.conditions import ConditionReason, ConditionType
+from aoai_operator.core.discovery import Expansion, field_of
+from aoai_operator.core.discovery_status import discovered, discovery_status
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.guarantees import capacity_of, shares_of
 from aoai_operator.core.names import EndpointKey, HostKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.quotas import table_quota, table_share
 from aoai_operator.core.table import Quota, RoutingTable
+from aoai_operator.core.times import timestamp
 from aoai_operator.core.world import Programming, World
 
 Fact = tuple[ConditionType, bool | None, ConditionReason, str]
@@ -44,15 +46,11 @@ _UNWRITTEN: Told = (
 )
 
 
-def timestamp(milliseconds: int) -> str:
-    """Return a time of the Unix epoch in RFC 3339, to the second, in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def pool_status(
-    world: World, pool: AOAIBackendPool, table: RoutingTable | None, findings: Sequence[Finding]
+    world: World, expansion: Expansion, table: RoutingTable | None, findings: Sequence[Finding]
 ) -> AOAIBackendPoolStatus:
-    """Return the whole status of a pool."""
+    """Return the whole status of a pool, which is taken with what was found for it."""
+    pool = expansion.pool
     states = _endpoint_states(world, table)
     findings = [
         *findings,
@@ -71,6 +69,8 @@ def pool_status(
     ]
     facts.append((ConditionType.READY, *_ready(facts, states)))
     facts += _progress(facts)
+    if told := discovered(expansion):
+        facts.append((ConditionType.DISCOVERED, *told))
     facts += _guaranteed(table)
     before = world.pool_statuses.get(pool.key)
     usable = {name for name, _, state in states if state.usable}
@@ -85,6 +85,7 @@ def pool_status(
             revision=written.revision if written else "",
         ),
         proxies=ProxiesStatus(connected=programming.connected, programmed=programming.programmed),
+        discovery=discovery_status(expansion),
         last_handled_reconcile_at=pool.metadata.requested_at,
     )
 
@@ -183,25 +184,26 @@ def _unresolved(pool: AOAIBackendPool, states: Iterable[tuple[str, str, HostStat
             kind=pool.KIND,
             key=pool.key,
             fault=ConditionReason.HOST_UNRESOLVED,
-            field=f"spec.endpoints[{places[name]}].url",
+            field=f"{field_of(pool, places[name])}.url",
             message=message or f"{host} has no address",
             mend="mend the name, or the DNS that the operator asks",
         )
 
 
 def _ungranted(world: World, pool: AOAIBackendPool, table: RoutingTable | None) -> Iterator[Finding]:
-    """Yield the endpoints for which Entra ID does not give a token, or not another one."""
+    """Yield the endpoints for which Azure does not give a token or keys, or no newer ones."""
     places = {endpoint.name: i for i, endpoint in enumerate(pool.spec.endpoints)}
     for endpoint in table.endpoints if table else ():
         grant = world.overrides.grants.get(EndpointKey(pool.key, endpoint.name))
+        way = "entra" if endpoint.bearer else "apiKey.fromAzure"
         if grant and grant.fault and endpoint.name in places:
             yield Finding(
                 kind=pool.KIND,
                 key=pool.key,
                 fault=ConditionReason.TOKEN_NOT_GRANTED,
-                field=f"spec.endpoints[{places[endpoint.name]}].auth.entra",
+                field=f"{field_of(pool, places[endpoint.name])}.auth.{way}",
                 message=grant.fault,
-                mend="mend the identity; until then the last token serves while it is good",
+                mend="mend the identity; until then what it gave last serves while it is good",
             )
 
 
@@ -244,13 +246,14 @@ def _endpoint_states(world: World, table: RoutingTable | None) -> list[tuple[str
     if table is None:
         return []
     found = []
+    draining = {HostKey(table.key, h.endpoint, h.deployment) for m in table.models for h in m.hosts if h.drain}
     for key in table.host_keys():
         endpoint = table.endpoint(key.endpoint)
         state = world.overrides.host(HostKey(table.key, key.endpoint, key.deployment))
         if not endpoint.usable:
             reason = Reason.HOST_NOT_TRUSTED if endpoint.identity else Reason.SECRET_MISSING
             state = HostState(State.UNHEALTHY, reason, state.since)
-        elif endpoint.drain:
+        elif endpoint.drain or key in draining:
             state = HostState(State.DRAINING, Reason.DRAIN, state.since)
         found.append((key.endpoint, key.deployment, state))
     return found

@@ -32,13 +32,15 @@ class _Part(Frugal):
 
 
 class Identity(_Part):
-    """As whom a token of Entra ID is asked for, and for what.
+    """As whom a token of Entra ID is asked for, and for what: a token, or with one the keys of an account.
 
     Attributes:
         kind: the operator's own projected token, the node's identity, or an application with a credential.
         client_id, tenant_id, authority_host: empty: as the operator's environment says.
-        scope: what the token is for.
+        scope: what the token is for; empty: Azure Resource Manager.
         credential: a client secret, or a certificate with its key.
+        account: the resource id of the account whose keys are wanted; empty: the token itself is.
+        manager: the URL of Azure Resource Manager, that knows the keys; empty: that of the identity's cloud.
     """
 
     kind: Literal["workload", "managed", "secret", "certificate"]
@@ -47,6 +49,8 @@ class Identity(_Part):
     authority_host: str = ""
     scope: str
     credential: SecretRef | None = None
+    account: str = ""
+    manager: str = ""
 
 
 class Endpoint(_Part):
@@ -66,6 +70,18 @@ class Endpoint(_Part):
     """The tenants, "namespace/tenant", that it serves alone; empty: everybody."""
     usable: bool = True
     """False when its API key cannot be read, or it must not have a token: the others serve without it."""
+    found: bool = False
+    """Whether it was found in Azure, and not written down."""
+
+    @property
+    def bearer(self) -> bool:
+        """Whether it is called with tokens, and not with an API key."""
+        return self.identity is not None and not self.identity.account
+
+    @property
+    def alternates(self) -> bool:
+        """Whether it has two keys, the second for every other attempt: one of them may just have been renewed."""
+        return self.identity is not None and bool(self.identity.account)
 
     @property
     def secrets(self) -> tuple[SecretRef, ...]:
@@ -86,6 +102,10 @@ class Host(_Part):
     weight: int
     capacity: int | None = None
     """Tokens that Azure gives it in a minute; None: it is not known."""
+    type: str = ""
+    """How Azure serves and bills it, such as GlobalStandard; empty: it is not known."""
+    drain: bool = False
+    """Whether it gets no new request, as when its whole endpoint drains."""
 
 
 class TokenRates(_Part):

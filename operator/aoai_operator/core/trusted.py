@@ -32,6 +32,24 @@ AUTHORITIES = (
 )
 """Where Entra ID is. Source: Microsoft identity platform, "National clouds"; azure-identity, AzureAuthorityHosts."""
 
+MANAGERS = {
+    "login.microsoftonline.us": "https://management.usgovcloudapi.net",
+    "login.partner.microsoftonline.cn": "https://management.chinacloudapi.cn",
+    "login.chinacloudapi.cn": "https://management.chinacloudapi.cn",
+}
+"""Azure Resource Manager of the national clouds, by their authority. Source: Azure Resource Manager, "Endpoints"."""
+PUBLIC_MANAGER = "https://management.azure.com"
+
+
+def manager_of(authority_host: str) -> str:
+    """Return the URL of Azure Resource Manager in the cloud of an authority; an empty one is the public cloud's."""
+    return MANAGERS.get(urlsplit(authority_host.lower()).hostname or "", PUBLIC_MANAGER)
+
+
+def is_manager(url: str, more: Collection[str]) -> bool:
+    """Tell whether a URL is that of Azure Resource Manager."""
+    return url in (PUBLIC_MANAGER, *MANAGERS.values()) or _among(urlsplit(url).hostname or "", more)
+
 
 def takes_tokens(scheme: str, host: str, more: Collection[str]) -> bool:
     """Tell whether tokens may be sent to a host, in lower case; `more` are those that the operator's owner trusts."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aoai_operator.core.api import AOAIBackendPool, AOAIBackendPoolStatus, TenantQuota, TenantQuotaStatus
+from aoai_operator.core.discovered import Discovered
 from aoai_operator.core.names import PoolKey, SecretRef
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.secret import SecretValue
@@ -52,6 +53,7 @@ class World:
             become invalid.
         invalid: pools that exist but cannot be read as such; their last good table keeps serving.
         token_hosts: domains that the operator's owner trusts with tokens of Entra ID, besides Azure's own.
+        discovered: what was found in Azure.
         namespaces: those that resources were read from; empty: all.
         taken: the names of ConfigMaps that pools need for their tables, and that are somebody else's.
         unwritten: why the Secrets that tenants asked for could not be written, by tenant.
@@ -68,6 +70,7 @@ class World:
     last_good: Mapping[PoolKey, RoutingTable] = field(default_factory=dict)
     invalid: frozenset[PoolKey] = frozenset()
     token_hosts: frozenset[str] = frozenset()
+    discovered: Discovered = field(default_factory=dict, repr=False)
     namespaces: frozenset[str] = frozenset()
     taken: Mapping[PoolKey, str] = field(default_factory=dict)
     unwritten: Mapping[PoolKey, str] = field(default_factory=dict)

@@ -91,7 +91,7 @@ class Probing:
         self._pools: dict[PoolKey, _Pool] = {}
         self._wanted: dict[EndpointKey, Plan[_Probe]] = {}
         self._addresses: dict[EndpointKey, tuple[str, ...]] = {}
-        self._tokens: dict[EndpointKey, SecretValue] = {}
+        self._tokens: dict[EndpointKey, _Pair] = {}
         self._names: dict[EndpointKey, str] = {}
         self._untried: set[EndpointKey] = set()
         self._tried = asyncio.Event()
@@ -150,14 +150,15 @@ class Probing:
         target = replace(plan.what.target, addresses=addresses)
         self._probes.put(key, replace(plan, what=replace(plan.what, target=target)))
 
-    def granted(self, key: EndpointKey, token: SecretValue | None) -> None:
-        """Take the token with which an endpoint is called; None: it is called with none any more."""
-        if self._tokens.get(key) == token:
+    def granted(self, key: EndpointKey, token: SecretValue | None, other: SecretValue | None = None) -> None:
+        """Take the token with which an endpoint is called, or two keys; None: it is called with none any more."""
+        pair = None if token is None else (token, other)
+        if self._tokens.get(key) == pair:
             return
-        if token is None:
+        if pair is None:
             del self._tokens[key]
         else:
-            self._tokens[key] = token
+            self._tokens[key] = pair
         pool = self._pools.get(key.pool)
         self._want(key, dict(_probes(pool, self._tokens)).get(key) if pool else None)
 
@@ -199,7 +200,7 @@ class Probing:
         sample = await self._prober.endpoint(probe.target)
         self._meters.probed(key, sample.reason)
         self._observer.probed(key, sample)
-        if sample.reason is Reason.AUTH:
+        if sample.reason is Reason.AUTH or sample.stale:
             self._denied(key)
         if sample.good:
             for host in probe.deployments:
@@ -218,17 +219,22 @@ def _names(table: RoutingTable) -> dict[EndpointKey, str]:
     return {table.endpoint_key(spec.name): spec.host for spec in table.endpoints if not is_address(spec.host)}
 
 
-def _probes(pool: _Pool, tokens: Mapping[EndpointKey, SecretValue]) -> Iterable[tuple[EndpointKey, Plan[_Probe]]]:
+_Pair = tuple[SecretValue, SecretValue | None]
+
+
+def _probes(pool: _Pool, tokens: Mapping[EndpointKey, _Pair]) -> Iterable[tuple[EndpointKey, Plan[_Probe]]]:
     table = pool.table
     policy = table.health
     if policy.probe is None:
         return
     hosts = table.host_keys() if policy.probe == "Deployment" else ()
     for spec, known in zip(table.endpoints, pool.credentials, strict=True):
-        credential = tokens.get(table.endpoint_key(spec.name)) if spec.identity else known
+        pair = tokens.get(table.endpoint_key(spec.name), (None, None)) if spec.identity else (known, None)
+        credential, other = pair
         if credential is None or not spec.usable:
             continue
-        bearer = spec.identity is not None
-        target = ProbeTarget(spec.scheme, spec.host, spec.port, credential, policy.timeout_ms, bearer=bearer)
+        target = ProbeTarget(
+            spec.scheme, spec.host, spec.port, credential, policy.timeout_ms, bearer=spec.bearer, other=other
+        )
         deployments = tuple(h for h in hosts if h.endpoint == spec.name)
         yield table.endpoint_key(spec.name), Plan(policy.interval_ms, _Probe(target, deployments))

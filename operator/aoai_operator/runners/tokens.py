@@ -1,4 +1,7 @@
-"""Asks Entra ID for the tokens of endpoints, and again long before they are over: one for each identity and scope."""
+"""Asks for the tokens of endpoints, and again long before they are over: one for each identity and scope.
+
+The keys of an account are asked for alike: they have no end, and are looked at again every few minutes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf, isinf
 from typing import Protocol
 
 import structlog
@@ -30,6 +34,8 @@ PATIENCE = 5.0
 """Seconds for which a start waits for tokens: one that cannot be had must not keep other pools from being served."""
 DOUBTED = 60.0
 """Seconds in which a token that an endpoint refused is asked for anew once: it may have been revoked."""
+KEYS_DOUBTED = 10.0
+"""The same of keys, which are renewed by hand: the second one soon after the first."""
 
 _log = structlog.get_logger("tokens")
 
@@ -59,7 +65,8 @@ class _Held:
     def grant(self, now: float) -> Grant:
         if self.token is None:
             return Grant(fault=self.fault)
-        return Grant(self.token.value, round(self.token.until * 1000), self.token.until > now, self.fault)
+        until = 0 if isinf(self.token.until) else round(self.token.until * 1000)
+        return Grant(self.token.value, until, self.token.until > now, self.fault, self.token.other)
 
 
 class Tokens:
@@ -130,8 +137,9 @@ class Tokens:
     def doubted(self, key: EndpointKey) -> None:
         """Ask for another token soon: the endpoint refused the one that it was shown."""
         held = self._held.get(self._of[key]) if key in self._of else None
-        if held is not None and held.due > self._now() and self._now() - held.asked >= DOUBTED:
-            held.due = self._now()
+        if held is not None:
+            after = KEYS_DOUBTED if held.identity.account else DOUBTED
+            held.due = min(held.due, max(self._now(), held.asked + after))
             self._wake.set()
 
     async def tried(self) -> None:
@@ -171,8 +179,9 @@ class Tokens:
         now = self._now()
         times = [held.due for held in self._held.values() if held.task is None and len(self._tasks) < AT_ONCE]
         times += [held.token.until for held in self._held.values() if held.token and held.token.until > now]
+        soonest = min(times, default=inf)
         try:
-            async with asyncio.timeout(max(0.0, min(times) - now) if times else None):
+            async with asyncio.timeout(None if isinf(soonest) else max(0.0, soonest - now)):
                 await self._wake.wait()
         except TimeoutError:
             return
@@ -196,7 +205,7 @@ class Tokens:
 
     def _granted(self, held: _Held, token: Token) -> None:
         if held.fault:
-            _log.info("a token can be had again", **_named(held.identity))
+            _log.info("a token or keys can be had again", **_named(held.identity))
         now = self._now()
         held.token, held.fault, held.failures = token, "", 0
         left = token.until - now
@@ -208,7 +217,9 @@ class Tokens:
     def _failed(self, held: _Held, why: str) -> None:
         if held.fault != why:
             _log.warning(
-                "Entra ID gives no token, the last one serves while it is good", why=why, **_named(held.identity)
+                "Azure gives no token or keys, the last ones serve while they are good",
+                why=why,
+                **_named(held.identity),
             )
         pause = min(RETRY * 2**held.failures, LONGEST_RETRY)
         held.fault, held.failures = why, min(held.failures + 1, 10)
@@ -218,7 +229,7 @@ class Tokens:
         grant = held.grant(self._now())
         for key in held.endpoints:
             self._observer.granted(key, grant)
-            self._probing.granted(key, grant.token)
+            self._probing.granted(key, grant.token, grant.other)
 
     def _note_tried(self) -> None:
         if all(held.token or held.fault for held in self._held.values()):
@@ -229,4 +240,5 @@ class Tokens:
 
 def _named(identity: Identity) -> dict[str, str]:
     """Return what tells an identity from others, for the log."""
-    return {"identity": identity.kind, "client_id": identity.client_id, "scope": identity.scope}
+    wanted = identity.account or identity.scope
+    return {"identity": identity.kind, "client_id": identity.client_id, "wanted": wanted}

@@ -16,14 +16,22 @@ from aoai_operator.core.api.base import (
     parse_duration,
     parse_size,
 )
+from aoai_operator.core.api.discovery import AccountKind, AzureDiscovery, AzureModel, Discovery, FoundAuth
 from aoai_operator.core.api.endpoint import (
     Capacity,
     Deployment,
+    DeploymentType,
     Endpoint,
     PoolModel,
     Prices,
 )
-from aoai_operator.core.api.endpoint_auth import EndpointAuth, EntraEndpointAuth, IdentityKind, SecretEntryRef
+from aoai_operator.core.api.endpoint_auth import (
+    EndpointAuth,
+    EntraEndpointAuth,
+    EntraIdentity,
+    IdentityKind,
+    SecretEntryRef,
+)
 from aoai_operator.core.api.fault import FieldFault
 from aoai_operator.core.api.parse import KINDS, Invalid, Parsed, parse
 from aoai_operator.core.api.pool import (
@@ -48,7 +56,9 @@ from aoai_operator.core.api.pool import (
 from aoai_operator.core.api.status import (
     AOAIBackendPoolStatus,
     Condition,
+    DiscoveryStatus,
     EndpointStatus,
+    OmittedStatus,
     ProxiesStatus,
     RoutingTableStatus,
     TenantQuotaStatus,
@@ -64,18 +74,26 @@ __all__ = [
     "AOAIBackendPool",
     "AOAIBackendPoolSpec",
     "AOAIBackendPoolStatus",
+    "AccountKind",
     "AllowedNamespaces",
     "ApiKey",
+    "AzureDiscovery",
+    "AzureModel",
     "Balancing",
     "Capacity",
     "Condition",
     "Deployment",
+    "DeploymentType",
+    "Discovery",
+    "DiscoveryStatus",
     "Endpoint",
     "EndpointAuth",
     "EndpointStatus",
     "EntraEndpointAuth",
+    "EntraIdentity",
     "Failover",
     "FieldFault",
+    "FoundAuth",
     "GatewayRef",
     "GatewayTls",
     "Health",
@@ -85,6 +103,7 @@ __all__ = [
     "Limits",
     "NamespacesFrom",
     "ObjectMeta",
+    "OmittedStatus",
     "Parsed",
     "PoolAuth",
     "PoolModel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -105,6 +106,22 @@ class Capacity(Model):
     )
 
 
+class DeploymentType(StrEnum):
+    """How Azure serves and bills a deployment. Source: Azure OpenAI, "Deployment types"; ARM, `sku.name`."""
+
+    STANDARD = "Standard"
+    DATA_ZONE_STANDARD = "DataZoneStandard"
+    GLOBAL_STANDARD = "GlobalStandard"
+    PROVISIONED = "ProvisionedManaged"
+    DATA_ZONE_PROVISIONED = "DataZoneProvisionedManaged"
+    GLOBAL_PROVISIONED = "GlobalProvisionedManaged"
+
+    @property
+    def provisioned(self) -> bool:
+        """Whether its throughput is paid for, used or not."""
+        return "Provisioned" in self.value
+
+
 class Deployment(Model):
     """A model's deployment in an Azure OpenAI resource."""
 
@@ -126,6 +143,21 @@ class Deployment(Model):
                 reason="FieldValueRequired",
             )
         ),
+    )
+    # No default of the schema's: the API server would fill it in, and a version before this field refuses it.
+    type: DeploymentType | None = Field(
+        default=None,
+        description="How Azure serves it: Standard, DataZoneStandard, GlobalStandard, ProvisionedManaged, "
+        "DataZoneProvisionedManaged or GlobalProvisionedManaged; deployments for batches serve no requests. Optional.",
+    )
+    priority: Annotated[int, Field(ge=0, le=15)] | None = Field(
+        default=None,
+        description="Rank of this deployment instead of its endpoint's: 0 for provisioned throughput, 1 for what takes "
+        "over when that is used up. Default: the endpoint's. 0 to 15.",
+    )
+    drain: bool | None = Field(
+        default=None,
+        description="Whether it gets no new request while those under way finish. Default: as its endpoint.",
     )
 
 

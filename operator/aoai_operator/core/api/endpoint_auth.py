@@ -36,8 +36,8 @@ class SecretEntry(Model):
     secret_ref: SecretEntryRef = Field(description="Where it is. Required.")
 
 
-class EntraEndpointAuth(Model):
-    """Tokens of Entra ID, for an identity with the role Cognitive Services OpenAI User."""
+class EntraIdentity(Model):
+    """As whom Entra ID is asked for tokens."""
 
     identity: IdentityKind = Field(
         default=IdentityKind.WORKLOAD,
@@ -55,12 +55,6 @@ class EntraEndpointAuth(Model):
         default=None,
         description="Directory (tenant) id. Default: AZURE_TENANT_ID of the operator. Required for a ServicePrincipal.",
     )
-    scope: Annotated[str, Field(max_length=100, pattern=SCOPE)] = Field(
-        default="https://cognitiveservices.azure.com/.default",
-        description="Scope of the tokens: https://cognitiveservices.azure.com/.default or "
-        "https://ai.azure.com/.default, or those of a national cloud. Default "
-        "https://cognitiveservices.azure.com/.default.",
-    )
     authority_host: Annotated[str, Field(max_length=300, pattern=AUTHORITY)] = Field(
         default="",
         description="Where Entra ID is: https://login.microsoftonline.com, or that of a national cloud. Default empty: "
@@ -72,6 +66,17 @@ class EntraEndpointAuth(Model):
     client_certificate: SecretEntry | None = Field(
         default=None,
         description="Certificate of a ServicePrincipal with its private key, both as PEM in one entry.",
+    )
+
+
+class EntraEndpointAuth(EntraIdentity):
+    """Tokens of Entra ID, for an identity with the role Cognitive Services OpenAI User."""
+
+    scope: Annotated[str, Field(max_length=100, pattern=SCOPE)] = Field(
+        default="https://cognitiveservices.azure.com/.default",
+        description="Scope of the tokens: https://cognitiveservices.azure.com/.default or "
+        "https://ai.azure.com/.default, or those of a national cloud. Default "
+        "https://cognitiveservices.azure.com/.default.",
     )
 
 

@@ -23,6 +23,7 @@ from aoai_operator.core.api.base import (
     rule,
     rules,
 )
+from aoai_operator.core.api.discovery import Discovery
 from aoai_operator.core.api.endpoint import MODEL_RULES, Endpoint, PoolModel
 from aoai_operator.core.names import PoolKey
 
@@ -272,10 +273,17 @@ class AOAIBackendPoolSpec(Model):
         json_schema_extra=list_map("name"),
     )
     endpoints: tuple[Endpoint, ...] = Field(
-        min_length=1,
+        default=(),
         max_length=64,
-        description="Azure OpenAI resources that serve them. At least 1, at most 64, with unique names.",
+        description="Azure OpenAI resources that serve them. Default none: those that discovery finds. At most 64, "
+        "with unique names.",
         json_schema_extra=list_map("name"),
+    )
+    # No default of the schema's: the API server would fill it in, and a version before this field refuses it.
+    discovery: Discovery | None = Field(
+        default=None,
+        description="Where endpoints are found, besides those of spec.endpoints, which win over found ones of the same "
+        "account. Default: nowhere.",
     )
     balancing: Balancing = Field(
         default=Balancing(), description="How requests are shared among endpoints. Default: Headroom."
@@ -341,10 +349,22 @@ class AOAIBackendPoolSpec(Model):
 
 _FALLBACKS_EXIST = "every fallback model must be one of spec.models"
 _DEPLOYED_EXIST = "every deployment's model must be one of spec.models"
-MODEL_REFERENCE_RULES = frozenset({_FALLBACKS_EXIST, _DEPLOYED_EXIST})
+_FOUND_EXIST = "every model of discovery must be one of spec.models"
+MODEL_REFERENCE_RULES = frozenset({_FALLBACKS_EXIST, _DEPLOYED_EXIST, _FOUND_EXIST})
 """Messages of the rules that CEL can only break as a whole; unknown_models tells each place."""
 
 SPEC_RULES = rules(
+    rule(
+        "self.endpoints.size() > 0 || has(self.discovery)",
+        "must name at least one endpoint, or say where they are found in discovery",
+        field_path=".endpoints",
+        reason="FieldValueRequired",
+    ),
+    rule(
+        "!has(self.discovery) || self.discovery.azure.models.all(d, self.models.exists(m, m.name == d.model))",
+        _FOUND_EXIST,
+        field_path=".discovery",
+    ),
     rule(
         "self.models.all(m, m.fallbackModels.all(f, self.models.exists(x, x.name == f)))",
         _FALLBACKS_EXIST,

@@ -16,6 +16,7 @@ Schema = dict[str, Any]
 # `additionalProperties: false` is not allowed beside `properties` in a structural schema: the API server drops or,
 # on request, refuses unknown fields by itself. Titles only repeat the names.
 _DROPPED = frozenset({"title", "additionalProperties", "$defs"})
+"""Of a mapping, with names that users choose, the schema of its values stays."""
 
 
 class _Generator(GenerateJsonSchema):
@@ -56,6 +57,8 @@ def _node(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
         if "default" in made:
             # An empty object would do, but the API server holds the default itself against the rules, unfilled.
             made["default"] = {name: f["default"] for name, f in made["properties"].items() if "default" in f}
+    if isinstance(values := node.get("additionalProperties"), Mapping):
+        made["additionalProperties"] = _node(values, definitions)
     if "items" in made:
         made["items"] = _node(made["items"], definitions)
         if made["items"]["type"] != "object":

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from aoai_operator.core.api.base import Label, Model, ModelName, list_map
+from aoai_operator.core.api.base import LIST_ATOMIC, Label, Model, ModelName, list_map
 from aoai_operator.core.api.usage import TenantUsage, Timestamp
 from aoai_operator.core.observed import State
 
@@ -17,7 +17,8 @@ class Condition(Model):
     """One observed fact about a resource, in the form of Kubernetes' `metav1.Condition`."""
 
     type: Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z]*$")] = Field(
-        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy, Guaranteed, Enforced, Exact or Ready; "
+        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy, Discovered, Guaranteed, "
+        "Enforced, Exact or Ready; "
         "Reconciling or Stalled while it is so. Set by the operator."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds: True, False or Unknown.")
@@ -34,7 +35,7 @@ class Condition(Model):
 class EndpointStatus(Model):
     """The state of one deployment of one endpoint."""
 
-    name: Label = Field(description="Name of the endpoint in spec.endpoints.")
+    name: Label = Field(description="Name of the endpoint in spec.endpoints, or of the one that was found.")
     deployment: ModelName = Field(description="Name of the deployment in Azure.")
     state: State = Field(
         description="Healthy and Unknown get requests; Throttled waits for its Retry-After; Unhealthy and Draining "
@@ -66,6 +67,35 @@ class ProxiesStatus(Model):
     connected: _COUNT = Field(default=0, description="Envoys connected to the operator for this pool. Default 0.")
     programmed: _COUNT = Field(
         default=0, description="Envoys among them that accepted the present revision. Default 0."
+    )
+
+
+class OmittedStatus(Model):
+    """An account, or a deployment in one, that is as asked for and does not serve."""
+
+    name: Annotated[str, Field(max_length=256)] = Field(
+        description="Name of the account in Azure, for a deployment followed by a slash and its own."
+    )
+    reason: Annotated[str, Field(max_length=128)] = Field(description="Why, in one CamelCase word.")
+    message: Annotated[str, Field(max_length=1024)] = Field(default="", description="Why, for people. Default empty.")
+
+
+class DiscoveryStatus(Model):
+    """What was found in Azure."""
+
+    accounts: _COUNT = Field(default=0, description="Accounts that are as asked for. Default 0.")
+    endpoints: _COUNT = Field(default=0, description="Endpoints made of them. Default 0.")
+    deployments: _COUNT = Field(default=0, description="Deployments of those that serve. Default 0.")
+    stale_since: Timestamp | None = Field(
+        default=None,
+        description="While Azure cannot be read: when it last could, in RFC 3339. What was found then serves on. "
+        "Optional.",
+    )
+    omitted: tuple[OmittedStatus, ...] = Field(
+        default=(),
+        max_length=64,
+        description="What was found and does not serve. Default none. The first 64 by name.",
+        json_schema_extra=LIST_ATOMIC,
     )
 
 
@@ -103,6 +133,9 @@ class AOAIBackendPoolStatus(Model):
     )
     proxies: ProxiesStatus = Field(
         default=ProxiesStatus(), description="How many Envoys carry the pool. Default: none."
+    )
+    discovery: DiscoveryStatus | None = Field(
+        default=None, description="What was found in Azure, where spec.discovery asks for it. Optional."
     )
     last_handled_reconcile_at: Annotated[str, Field(max_length=64)] = _HANDLED
 

@@ -1,6 +1,6 @@
 """Models that a pool names but does not have, told one by one.
 
-The API server checks the same by two CEL rules, which cannot say which endpoint they mean.
+The API server checks the same by CEL rules, which cannot say which endpoint they mean.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aoai_operator.core.api.wording import nearest
 
 
 def unknown_models(spec: AOAIBackendPoolSpec) -> Iterator[FieldFault]:
-    """Yield a fault for each fallback model and for each deployment's model that is not in `spec.models`."""
+    """Yield a fault for each model that fallbacks, deployments or discovery name, and that is not in `spec.models`."""
     known = [model.name for model in spec.models]
     for i, model in enumerate(spec.models):
         for j, name in enumerate(model.fallback_models):
@@ -27,6 +27,11 @@ def unknown_models(spec: AOAIBackendPoolSpec) -> Iterator[FieldFault]:
                 path = ("spec", "endpoints", i, "deployments", j, "model")
                 message = f"the model {deployment.model} of the endpoint {endpoint.name} is not in spec.models"
                 yield FieldFault.at(path, message, _mend(deployment.model, known))
+    for i, found in enumerate(spec.discovery.azure.models if spec.discovery else ()):
+        if found.model not in known:
+            path = ("spec", "discovery", "azure", "models", i, "model")
+            message = f"the model {found.model} is not in spec.models"
+            yield FieldFault.at(path, message, _mend(found.model, known))
 
 
 def _mend(name: str, known: Sequence[str]) -> str:

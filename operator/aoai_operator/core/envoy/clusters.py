@@ -10,6 +10,7 @@ from functools import cache
 
 from aoai_operator.core.envoy.config import ADS, WITH_MATCHER, duration, extension, header_input, set_header, typed
 from aoai_operator.core.envoy.luadata import source
+from aoai_operator.core.envoy.secrets import other_name
 from aoai_operator.core.envoy.settings import GatewaySettings
 from aoai_operator.core.envoy.snapshot import Json, Resource
 from aoai_operator.core.envoy.topology import common_deployment, hosts
@@ -134,7 +135,8 @@ def _transports(settings: GatewaySettings) -> list[Json]:
 
 def _protocol(table: RoutingTable, model: Model, *, renames: bool) -> Json:
     carrier = _carrier(table, model)
-    filters = [_from_metadata(table, carrier, renames=renames), *_credentials(table, model, carrier)]
+    from_host = _from_metadata(table, carrier, renames=renames, alternates=_alternates(table, model))
+    filters = [from_host, *_credentials(table, model, carrier)]
     if renames:
         filters.append(_renaming())
     filters.append(extension("upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"))
@@ -169,16 +171,25 @@ def _carrier(table: RoutingTable, model: Model) -> str:
 
 
 def _header(endpoint: Endpoint) -> str:
-    return _TOKEN if endpoint.identity else _KEY
+    return _TOKEN if endpoint.bearer else _KEY
 
 
-def _from_metadata(table: RoutingTable, carrier: str, *, renames: bool) -> Json:
+_ATTEMPT = "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"
+
+
+def _alternates(table: RoutingTable, model: Model) -> bool:
+    """Tell whether an endpoint has a second key for every other attempt, so that the attempt's number travels, too."""
+    return any(table.endpoint(h.endpoint).alternates for h in hosts(table, model))
+
+
+def _from_metadata(table: RoutingTable, carrier: str, *, renames: bool, alternates: bool) -> Json:
     """Give each attempt what is its host's own.
 
     Attempts of a request share its headers: what an endpoint of one kind was given must not reach one of the other.
     """
     request: list[Json] = [{"remove": header} for header in (_KEY, _TOKEN) if carrier == _NAME]
-    request.append({"append": set_header(carrier, "%UPSTREAM_METADATA(aoai:id)%")})
+    name = "%UPSTREAM_METADATA(aoai:id)%"
+    request.append({"append": set_header(carrier, f"{name}/{_ATTEMPT}" if alternates else name)})
     if renames:
         request.append({"append": set_header("x-aoai-deployment", "%UPSTREAM_METADATA(aoai:deployment)%")})
     mutations: Json = {"request_mutations": request}
@@ -203,7 +214,11 @@ def _credentials(table: RoutingTable, model: Model, carrier: str) -> Iterator[Js
     if not names:
         return
     endpoint = header_input(carrier, name="endpoint")
-    actions = {n: {"action": _credential(table, n)} for n in names}
+    if _alternates(table, model):
+        attempts = range(1, table.failover.attempts + 1)
+        actions = {f"{n}/{i}": {"action": _credential(table, n, other=i % 2 == 0)} for n in names for i in attempts}
+    else:
+        actions = {n: {"action": _credential(table, n)} for n in names}
     yield {
         "name": "credentials",
         "typed_config": {
@@ -220,13 +235,15 @@ def _credentials(table: RoutingTable, model: Model, carrier: str) -> Iterator[Js
         )
 
 
-def _credential(table: RoutingTable, endpoint: str) -> Json:
-    header = _header(table.endpoint(endpoint))
+def _credential(table: RoutingTable, endpoint: str, *, other: bool = False) -> Json:
+    known = table.endpoint(endpoint)
+    header = _header(known)
+    name = other_name(table, endpoint) if other and known.alternates else str(table.endpoint_key(endpoint))
     generic = extension(
         header,
         "http.injected_credentials.generic.v3.Generic",
         header=header,
-        credential={"name": str(table.endpoint_key(endpoint)), "sds_config": ADS},
+        credential={"name": name, "sds_config": ADS},
     )
     injector = extension(
         "credential_injector",

@@ -102,7 +102,8 @@ def _unique(addresses: tuple[str, ...], port: int, taken: set[tuple[str, int]]) 
 def _host(
     table: RoutingTable, host: Host, endpoint: Endpoint, state: HostState, addresses: tuple[Address, ...]
 ) -> Json:
-    health = "DRAINING" if endpoint.drain else _HEALTH[state.state] if endpoint.usable else "UNHEALTHY"
+    drains = endpoint.drain or host.drain
+    health = "DRAINING" if drains else _HEALTH[state.state] if endpoint.usable else "UNHEALTHY"
     where: Json = {"address": _socket(addresses[0], endpoint.port), "hostname": _authority(endpoint)}
     if len(addresses) > 1:
         where["additional_addresses"] = [{"address": _socket(a, endpoint.port)} for a in addresses[1:4]]

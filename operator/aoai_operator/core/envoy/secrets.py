@@ -1,6 +1,7 @@
 """What comes by SDS: the endpoints' credentials, and the certificates with which pools are served to clients.
 
-A credential is named "namespace/pool/endpoint", a certificate "namespace/pool:tls": no name of Kubernetes has a colon.
+A credential is named "namespace/pool/endpoint", an account's second key the same with ":other", a certificate
+"namespace/pool:tls": no name of Kubernetes has a colon.
 """
 
 from __future__ import annotations
@@ -27,9 +28,20 @@ def credentials(
         key = table.endpoint_key(endpoint.name)
         value = credential(endpoint, secrets, overrides.grants.get(key))
         if endpoint.usable and value is not None:
-            header = SecretValue(f"Bearer {value.reveal()}") if endpoint.identity else value
-            body = {"name": str(key), "generic_secret": {"secret": _inline(header)}}
-            yield Resource(str(key), body, owner=str(table.key))
+            header = SecretValue(f"Bearer {value.reveal()}") if endpoint.bearer else value
+            yield _generic(table, str(key), header)
+            if endpoint.alternates:
+                grant = overrides.grants.get(key)
+                yield _generic(table, other_name(table, endpoint.name), (grant and grant.other) or value)
+
+
+def other_name(table: RoutingTable, endpoint: str) -> str:
+    """Return the name of an endpoint's second key in SDS."""
+    return f"{table.endpoint_key(endpoint)}:other"
+
+
+def _generic(table: RoutingTable, name: str, value: SecretValue) -> Resource:
+    return Resource(name, {"name": name, "generic_secret": {"secret": _inline(value)}}, owner=str(table.key))
 
 
 def credential(endpoint: Endpoint, secrets: Mapping[SecretRef, SecretValue], grant: Grant | None) -> SecretValue | None:

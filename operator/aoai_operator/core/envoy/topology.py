@@ -62,8 +62,9 @@ def outage(table: RoutingTable, model: Model, overrides: Overrides) -> Outage | 
     for host in hosts(table, model):
         endpoint = table.endpoint(host.endpoint)
         state = overrides.host(HostKey(table.key, host.endpoint, host.deployment))
-        if endpoint.usable and not endpoint.drain and state.usable:
+        drains = endpoint.drain or host.drain
+        if endpoint.usable and not drains and state.usable:
             return None
-        if state.state is State.THROTTLED and state.until is not None and not endpoint.drain:
+        if state.state is State.THROTTLED and state.until is not None and not drains:
             ends.append(state.until)
     return Outage(min(ends, default=None))
