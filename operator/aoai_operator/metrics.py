@@ -85,7 +85,7 @@ class Metrics:
         )
         self._token_requests = Counter(
             "aoai_token_requests",
-            "Requests to Entra ID for tokens for endpoints. Result: granted or refused; no answer is refused.",
+            "Requests for tokens or keys of endpoints. Result: granted or refused; no answer is refused.",
             ("result",),
             registry=registry,
         )

@@ -168,10 +168,14 @@ def test_when_a_token_is_over_and_how_often_entra_was_asked_are_shown() -> None:
     meters.observed(Overrides(grants=grants))
     meters.token_asked(granted=True)
     meters.token_asked(granted=False)
+    meters.azure_read(complete=True)
+    meters.azure_read(complete=False)
     assert value(meters, "aoai_token_expires_seconds", pool="ai/chat", endpoint="east") == 1_780_000_000.5
     assert value(meters, "aoai_token_expires_seconds", pool="ai/chat", endpoint="west") == 0
     assert value(meters, "aoai_token_requests_total", result="granted") == 1
     assert value(meters, "aoai_token_requests_total", result="refused") == 1
+    assert value(meters, "aoai_discovery_readings_total", result="complete") == 1
+    assert value(meters, "aoai_discovery_readings_total", result="partial") == 1
 
 
 def test_series_at_hand_follow_the_tables() -> None:
@@ -194,6 +198,7 @@ def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     grants = {endpoint_key("east"): Grant(SecretValue("token"), 1_780_000_000_000, good=True)}
     meters.observed(Overrides(hosts={host_key("east"): HostState()}, grants=grants))
     meters.token_asked(granted=True)
+    meters.azure_read(complete=True)
     meters.connected(proxy)
     meters.acked(proxy, TypeUrl.CLUSTER, {})
     meters.called(verb="get", resource="secrets", result="200", seconds=0.01)

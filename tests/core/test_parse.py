@@ -110,7 +110,11 @@ def test_url_parts() -> None:
                 "add it there, or name one of gpt-4o, mini"
             ),
         ),
-        ("spec.endpoints", [], "spec.endpoints: must have at least 1 item"),
+        (
+            "spec.endpoints",
+            [],
+            "spec.endpoints: must name at least one endpoint, or say where they are found in discovery",
+        ),
         ("apiVersion", "v1", "apiVersion: must be aoai.dev/v1alpha1; write apiVersion: aoai.dev/v1alpha1"),
         ("kind", "AOAIBackendpool", "kind: must be one of AOAIBackendPool, TenantQuota; did you mean AOAIBackendPool?"),
         ("sepc", {}, "sepc: unknown field; did you mean spec?"),

@@ -29,8 +29,8 @@ OF_CLUSTERS = {
     "aoai_kube_call_duration_seconds",
 }
 """There is no API server here."""
-OF_TOKENS = {"aoai_token_requests", "aoai_token_expires_seconds"}
-"""Endpoints have keys here."""
+OF_AZURE = {"aoai_token_requests", "aoai_token_expires_seconds", "aoai_discovery_readings"}
+"""Endpoints are written down here, and have keys."""
 PRICES = {"input": 2.5, "output": 10, "currency": "USD"}
 
 
@@ -63,7 +63,7 @@ async def test_traffic_a_throttle_and_a_probe_feed_every_metric(regions: Simulat
             await asks(client.with_options(api_key="shadow-0000000000"))
             with suppress(RateLimitError):
                 await asks(client.with_options(api_key="capped-0000000000"))
-            return names - counted(await gateway.metrics()) == OF_FAULTS | OF_HTTPS | OF_CLUSTERS | OF_TOKENS
+            return names - counted(await gateway.metrics()) == OF_FAULTS | OF_HTTPS | OF_CLUSTERS | OF_AZURE
 
         await eventually(all_fed, what=f"all of {names} are counted")
         assert "_created" not in await gateway.metrics()

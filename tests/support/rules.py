@@ -19,7 +19,40 @@ _PRINCIPAL = {
     "tenantId": "22222222-2222-2222-2222-222222222222",
 }
 
+_KEYED = {"apiKey": {"secretRef": {"name": "key"}}}
+_AZURE = {"subscriptionIds": ["33333333-3333-3333-3333-333333333333"]}
+
 POOL: list[Case] = [
+    (
+        "spec.endpoints",
+        [{"name": "a", "url": "https://a.example", "deployments": [{"model": "gpt-4o", "name": "a"}], "auth": _KEYED}],
+        [],
+        "spec.endpoints",
+        "must name at least one endpoint, or say where they are found in discovery",
+    ),
+    *(
+        (
+            "spec.discovery",
+            {"azure": {**_AZURE, "auth": good}},
+            {"azure": {**_AZURE, "auth": bad}},
+            "spec.discovery.azure.auth",
+            "must give one of apiKey and entra",
+        )
+        for good, bad in (
+            ({"entra": {}}, {}),
+            ({"apiKey": {"fromAzure": {}}}, {"apiKey": {"fromAzure": {}}, "entra": {}}),
+        )
+    ),
+    *(
+        (
+            "spec.discovery",
+            {"azure": {**_AZURE, "interval": good}},
+            {"azure": {**_AZURE, "interval": bad}},
+            "spec.discovery.azure.interval",
+            "must be from 5s to 24h",
+        )
+        for good, bad in (("5s", "4s"), ("24h", "24h1s"))
+    ),
     (
         "spec.models[0].fallbackModels",
         ["mini"],
@@ -260,6 +293,13 @@ MODELS: list[Case] = [
         "other",
         "spec.endpoints",
         "every deployment's model must be one of spec.models",
+    ),
+    (
+        "spec.discovery",
+        {"azure": {**_AZURE, "models": [{"model": "gpt-4o"}]}},
+        {"azure": {**_AZURE, "models": [{"model": "other"}]}},
+        "spec.discovery",
+        "every model of discovery must be one of spec.models",
     ),
 ]
 

@@ -9,6 +9,8 @@ A world is a map with these keys, all optional:
     unwritten       "namespace/tenant": why the Secret that it asked for is not written
     ledger          why what tenants used cannot be asked
     invalid         "namespace/pool" of pools that exist and cannot be read
+    discovered      "namespace/pool": what was found for it, {accounts, fault, read_at}; each account has its name,
+                    its deployments, and what differs from an account of the subscription and group of the tests
     hosts           "namespace/pool/endpoint/deployment": {state, reason, since, until, incarnation}
     issuers         "url": {issuer, jwks, fault}, what is known of the keys of tokens' issuers
     addresses       "namespace/pool/endpoint": [IP address, ...]
@@ -25,6 +27,8 @@ from typing import Any
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota, parse
 from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled, compile_world
+from aoai_operator.core.discovered import Found, FoundAccount, FoundDeployment, address_of
+from aoai_operator.core.discovery import source_of
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl
 from aoai_operator.core.names import EndpointKey, HostKey, PoolKey, SecretRef
@@ -33,6 +37,7 @@ from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.world import Programming, World
 
 NOW = 1_780_000_000_000
+SUBSCRIPTION = "0a000000-0000-0000-0000-00000000000a"
 Json = dict[str, Any]
 
 FILES: Mapping[str, TypeUrl] = {
@@ -49,8 +54,11 @@ FILES: Mapping[str, TypeUrl] = {
 def read_world(raw: Mapping[str, Any]) -> World:
     """Return the world that the map describes."""
     before = read_world(raw["before"]) if "before" in raw else None
+    pools = tuple(_resource(AOAIBackendPool, one) for one in raw.get("pools", ()))
+    discovered = {PoolKey.of(key): _found(one) for key, one in raw.get("discovered", {}).items()}
     return World(
-        pools=tuple(_resource(AOAIBackendPool, one) for one in raw.get("pools", ())),
+        pools=pools,
+        discovered={source: discovered[p.key] for p in pools if p.key in discovered and (source := source_of(p))},
         quotas=tuple(_resource(TenantQuota, one) for one in raw.get("quotas", ())),
         namespaces=frozenset(raw.get("namespaces", ())),
         token_hosts=frozenset(raw.get("tokenHosts", ())),
@@ -81,6 +89,31 @@ def _resource(model: type[Any], raw: Json) -> Any:
     return found
 
 
+def _found(raw: Json) -> Found:
+    accounts = raw.get("accounts")
+    return Found(
+        None if accounts is None else tuple(map(_account, accounts)), raw.get("fault", ""), raw.get("readAt", 0)
+    )
+
+
+def _account(raw: Json) -> FoundAccount:
+    url = raw.get("url", f"https://{raw['name']}.openai.azure.com/")
+    group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{raw.get('group', 'rg')}"
+    given: Json = {
+        "id": f"{group}/providers/Microsoft.CognitiveServices/accounts/{raw['name']}",
+        "subscription": SUBSCRIPTION,
+        "group": "rg",
+        "kind": "OpenAI",
+        "location": "eastus",
+        "state": "Succeeded",
+        "url": url,
+        "addresses": tuple(filter(None, [address_of(url)])),
+        **raw,
+    }
+    deployments = tuple(FoundDeployment(**{"state": "Succeeded", **one}) for one in raw.get("deployments", ()))
+    return FoundAccount(**{**given, "deployments": deployments})
+
+
 def _host(key: str) -> HostKey:
     namespace, pool, endpoint, deployment = key.split("/")
     return HostKey(PoolKey(namespace, pool), endpoint, deployment)
@@ -92,7 +125,8 @@ def _endpoint(key: str) -> EndpointKey:
 
 
 def _grant(raw: Json) -> Grant:
-    return Grant(**{**raw, "token": SecretValue(raw["token"]) if "token" in raw else None})
+    secrets: Json = {name: SecretValue(raw[name]) for name in ("token", "other") if name in raw}
+    return Grant(**{**raw, **secrets})
 
 
 def _state(raw: Json) -> HostState:

@@ -214,8 +214,7 @@ class _Finding:
             try:
                 found.append(self._endpoint(account, deployments, provisioned, suffix=account.name.lower() in twice))
             except ValidationError:
-                message = "a name or an address of it is not what Azure documents"
-                omitted.append(Omitted(account.name, "Unusable", message))
+                omitted.append(_unusable(account.name))
         return found, omitted
 
     def _unfit(self, account: FoundAccount) -> Omitted | None:
@@ -239,8 +238,11 @@ class _Finding:
             models = [m for m, versions in wanted if not versions or deployment.version in versions]
             if models and (why := self._unfit_deployment(account, deployment)):
                 omitted.append(why)
-            elif models:
+                continue
+            try:
                 made += [_deployment(deployment, model, account) for model in models]
+            except ValidationError:
+                omitted.append(_unusable(f"{account.name}/{deployment.name}"))
         if not made and not omitted:
             there = ", ".join(sorted({d.model for d in account.deployments})) or "none"
             omitted.append(Omitted(account.name, "NoDeployment", f"it has no model of this pool; its models: {there}"))
@@ -275,6 +277,10 @@ class _Finding:
     def _ranked(self, deployment: Deployment, *, behind: bool) -> Deployment:
         own = deployment.type is not None and deployment.type.provisioned
         return deployment.model_copy(update={"priority": self._azure.priority + (behind and not own)})
+
+
+def _unusable(name: str) -> Omitted:
+    return Omitted(name, "Unusable", "a name or a number of it is not as Azure documents it")
 
 
 def _type(text: str) -> DeploymentType | None:

@@ -217,7 +217,7 @@ class Tokens:
     def _failed(self, held: _Held, why: str) -> None:
         if held.fault != why:
             _log.warning(
-                "Azure gives no token or keys, the last ones serve while they are good",
+                "Azure gives no token or keys, the last ones serve while good",
                 why=why,
                 **_named(held.identity),
             )

@@ -56,7 +56,7 @@ class FoundAuth(Model):
 
     api_key: FoundKey | None = Field(default=None, description="The accounts' keys. One of apiKey and entra.")
     entra: Annotated[EntraEndpointAuth, Field(json_schema_extra=ENTRA_RULES)] | None = Field(
-        default=None, description="Tokens of Entra ID. One of apiKey and entra."
+        default=None, description="Tokens of Entra ID instead of a key. One of apiKey and entra."
     )
 
 
@@ -101,7 +101,7 @@ class AzureDiscovery(Model):
     )
     priority: Annotated[int, Field(ge=0, le=14)] = Field(
         default=0,
-        description="Rank of what is found. Of a model with provisioned throughput among it, that has this rank, and "
+        description="Rank: of what is found. Of a model with provisioned throughput among it, that has this rank, and "
         "the others the next one. Default 0, at most 14.",
     )
     identity: Annotated[EntraIdentity, Field(json_schema_extra=ENTRA_RULES)] = Field(
@@ -119,7 +119,7 @@ class AzureDiscovery(Model):
         description="How the pool proves itself to them. Default: tokens of the operator's workload identity.",
     )
     interval: Annotated[timedelta, Between("5s", "24h")] = Field(
-        default=timedelta(minutes=5), description="Time between two readings, more or less. Default 5m; 5s to 24h."
+        default=timedelta(minutes=5), description="Time between two readings, more or less. Default 300s; 5s to 24h."
     )
 
 

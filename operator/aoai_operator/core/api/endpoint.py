@@ -152,8 +152,8 @@ class Deployment(Model):
     )
     priority: Annotated[int, Field(ge=0, le=15)] | None = Field(
         default=None,
-        description="Rank of this deployment instead of its endpoint's: 0 for provisioned throughput, 1 for what takes "
-        "over when that is used up. Default: the endpoint's. 0 to 15.",
+        description="Rank: of this deployment instead of its endpoint's: 0 for provisioned throughput, 1 for what "
+        "takes over when that is used up. Default: the endpoint's. 0 to 15.",
     )
     drain: bool | None = Field(
         default=None,
