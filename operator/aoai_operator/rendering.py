@@ -45,7 +45,9 @@ def render(
     wanted = [table for key, table in sorted(tables.items()) if pool in (None, str(key))]
     if not wanted:
         known = ", ".join(map(str, sorted(tables))) or "none"
-        raise NoSuchPoolError(f"there is no pool {pool or 'that compiles'}; those that do: {known}")
+        looking = sorted(str(p.key) for p in world.pools if p.spec.discovery and p.key not in tables)
+        hint = f"; of {', '.join(looking)} nothing is known before Azure is read" if looking else ""
+        raise NoSuchPoolError(f"there is no pool {pool or 'that compiles'}; those that do: {known}{hint}")
     if not envoy:
         return _to_yaml([{**table.model_dump(mode="json"), "revision": table.revision} for table in wanted])
     # Stand-ins that differ, or two tenants would seem to share a key; the real ones never get near the output.
