@@ -319,6 +319,7 @@ class _Local:
         mine = self._mine()
         self._metrics.follow(mine.values())
         self._metrics.observed(world.overrides)
+        self._metrics.found(compiled.expansions)
         self._metrics.certificates(expiries(mine.values(), world.secrets))
         self._observer.follow(mine.values())
         self._admission.follow(mine.values())

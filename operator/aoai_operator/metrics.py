@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from aoai_operator.core.accesslog import Answer, Attempt
+from aoai_operator.core.discovery import Expansion
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.names import EndpointKey, PoolKey
 from aoai_operator.core.observed import Overrides, Reason, State
@@ -87,6 +88,12 @@ class Metrics:
             "aoai_token_requests",
             "Requests for tokens or keys of endpoints. Result: granted or refused; no answer is refused.",
             ("result",),
+            registry=registry,
+        )
+        self._retires = Gauge(
+            "aoai_model_retires_seconds",
+            "When Azure ends a version of a model that was found, in seconds of the Unix epoch.",
+            ("pool", "model", "version"),
             registry=registry,
         )
         self._readings = Counter(
@@ -219,6 +226,14 @@ class Metrics:
     def probed(self, key: EndpointKey, reason: Reason) -> None:
         """Count a probe of an endpoint, or of one deployment behind it."""
         self._probes.labels(str(key.pool), key.endpoint, reason).inc()
+
+    def found(self, expansions: Mapping[PoolKey, Expansion]) -> None:
+        """Take what was found in Azure: when what is deployed there retires."""
+        self._retires.clear()
+        # The first of several regions is set last.
+        members = [(str(key), m.model, m.retires) for key, e in expansions.items() for m in e.members if m.retires]
+        for pool, model, retires in sorted(members, key=lambda one: -one[2].at):
+            self._retires.labels(pool, model, retires.version).set(retires.at / 1000)
 
     def azure_read(self, *, complete: bool) -> None:
         """Count a reading of Azure Resource Manager."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from aoai_operator.core.accesslog import Answer, Attempt
 from aoai_operator.core.audience import Audience
-from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment
+from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment, Retirement
 from aoai_operator.core.envoy.packed import PackedSnapshot
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.health import ProbeTarget, Sample
@@ -188,6 +188,10 @@ class AzureSession(Protocol):
 
     async def deployments(self, account: FoundAccount) -> tuple[FoundDeployment, ...]:
         """Return what is deployed in one."""
+        ...
+
+    async def retirements(self, subscription: str, location: str) -> tuple[Retirement, ...]:
+        """Return which models retire in a region."""
         ...
 
 

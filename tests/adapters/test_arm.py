@@ -12,7 +12,7 @@ import pytest_asyncio
 from aoai_operator.adapters import arm as module
 from aoai_operator.adapters.arm import ArmReader
 from aoai_operator.adapters.entra import EntraTokens
-from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment
+from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment, Retirement
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import Identity
 from aoai_operator.ports import ReadingError
@@ -95,6 +95,33 @@ async def test_deployments_tell_what_azure_lets_them_take_in_a_minute(
     )
     assert [key.reveal() for key in keys] == ["key1-of-contoso", "key2-of-contoso"]
     assert "key1" not in repr(keys)
+
+
+async def test_models_tell_when_they_retire_and_what_comes_then(cloud: Azure, arm: Arm, reader: ArmReader) -> None:
+    def model(version: str, **known: object) -> dict[str, object]:
+        return {"kind": "OpenAI", "skuName": "S0", "model": {"name": "gpt-4o", "version": version, **known}}
+
+    instead = {"targetModelName": "gpt-5", "targetModelVersion": "2025-08-07"}
+    sure = {"inference": "2026-12-24T00:00:00Z", "deprecationStatus": "Planned"}
+    perhaps = {"inference": "2027-01-01", "deprecationStatus": "Tentative"}
+    arm.state.catalogue["eastus"] = [
+        model("2024-08-06", deprecation=sure, replacementConfig=instead),
+        model("2024-08-06", deprecation=sure, replacementConfig=instead),
+        model("2024-11-20", deprecation=perhaps),
+        model("2099-01-01"),
+        model("2099-01-02", deprecation={"fineTune": "2026-12-24T00:00:00Z"}),
+    ]
+    async with reader.open(source(cloud, arm), SECRET) as session:
+        found = await session.retirements(SUBSCRIPTION, "eastus")
+        assert await session.retirements(SUBSCRIPTION, "westus") == ()
+        arm.state.catalogue["eastus"] = [model("2024-08-06", deprecation={"inference": "someday"})]
+        with pytest.raises(ReadingError, match="models of eastus: the answer is not as documented"):
+            await session.retirements(SUBSCRIPTION, "eastus")
+
+    assert found == (
+        Retirement("gpt-4o", "2024-08-06", 1_798_070_400_000, "gpt-5 2025-08-07", planned=True),
+        Retirement("gpt-4o", "2024-11-20", 1_798_761_600_000, planned=False),
+    )
 
 
 async def test_an_account_without_an_address_of_its_own_has_none(cloud: Azure, arm: Arm, reader: ArmReader) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from typing import cast
 
 from aoai_operator.core.accesslog import Attempt
+from aoai_operator.core.api import AOAIBackendPool
+from aoai_operator.core.discovered import FoundDeployment, Retirement
+from aoai_operator.core.discovery import Expansion, Member
 from aoai_operator.core.envoy.snapshot import TypeUrl
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Grant, HostState, Overrides, Reason, State
@@ -199,6 +203,8 @@ def test_the_page_names_every_metric_with_its_type_and_labels() -> None:
     meters.observed(Overrides(hosts={host_key("east"): HostState()}, grants=grants))
     meters.token_asked(granted=True)
     meters.azure_read(complete=True)
+    member = Member("gpt", "east/gpt", FoundDeployment("gpt", "gpt"), Retirement("gpt", "1", 1_780_000_000_000))
+    meters.found({TABLE.key: Expansion(cast(AOAIBackendPool, None), members=(member,))})
     meters.connected(proxy)
     meters.acked(proxy, TypeUrl.CLUSTER, {})
     meters.called(verb="get", resource="secrets", result="200", seconds=0.01)

@@ -29,7 +29,12 @@ OF_CLUSTERS = {
     "aoai_kube_call_duration_seconds",
 }
 """There is no API server here."""
-OF_AZURE = {"aoai_token_requests", "aoai_token_expires_seconds", "aoai_discovery_readings"}
+OF_AZURE = {
+    "aoai_token_requests",
+    "aoai_token_expires_seconds",
+    "aoai_discovery_readings",
+    "aoai_model_retires_seconds",
+}
 """Endpoints are written down here, and have keys."""
 PRICES = {"input": 2.5, "output": 10, "currency": "USD"}
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
-from aoai_operator.core.discovered import AzureSource, Found, FoundAccount, FoundDeployment
+from aoai_operator.core.discovered import AzureSource, Found, FoundAccount, FoundDeployment, Retirement
 from aoai_operator.core.names import SecretRef
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import Identity
@@ -22,7 +22,8 @@ REF = SecretRef("ai", "reader", "secret")
 SOURCE = AzureSource(Identity(kind="workload", scope=""), "", ("sub",), interval=300_000)
 OTHER = replace(SOURCE, subscriptions=("other",))
 PRINCIPAL = replace(SOURCE, identity=Identity(kind="secret", scope="", credential=REF))
-ACCOUNT = FoundAccount("/id", "a", "sub", "rg", "OpenAI", "eastus")
+DEPLOYMENT = FoundDeployment("gpt-4o", "gpt-4o")
+ACCOUNT = FoundAccount("/id", "a", "sub", "rg", "OpenAI", "eastus", deployments=(DEPLOYMENT,))
 
 
 class Azure:
@@ -35,6 +36,7 @@ class Azure:
         self.read: list[tuple[AzureSource, str]] = []
         self.counted: list[bool] = []
         self.told = 0
+        self.catalogues = 0
         self.discovering = Discovering(
             reader=self, meters=self, changed=self._changed, now=self.clock, chance=lambda: 0.5
         )
@@ -91,6 +93,10 @@ class Session:
         return None
 
     async def deployments(self, _account: FoundAccount) -> tuple[FoundDeployment, ...]:
+        return (DEPLOYMENT,)
+
+    async def retirements(self, _subscription: str, _location: str) -> tuple[Retirement, ...]:
+        self._azure.catalogues += 1
         return ()
 
 
@@ -140,7 +146,7 @@ async def test_what_fails_is_tried_sooner_and_what_was_found_stays_with_its_time
                 assert len(azure.read) == reads
                 await azure.move(1 + pause * 0.1)
                 assert len(azure.read) == reads + 1
-        assert azure.found == Found((ACCOUNT,), "subscription sub: 503 there is no answer")
+        assert azure.found == Found((ACCOUNT,), "subscription sub: 503 there is no answer", 0, {"eastus": ()})
         assert azure.found.read_at == 1_000_000_000
         assert [one["event"] for one in logs] == ["Azure cannot be read in full, what was found last serves on"]
         azure.fails = None
@@ -206,3 +212,13 @@ async def test_who_asks_for_nothing_waits_for_nothing() -> None:
     async with azure.running():
         await azure.discovering.tried()
     assert azure.told == 0
+
+
+async def test_what_retires_is_read_again_each_day() -> None:
+    azure = Azure()
+    async with azure.running(SOURCE):
+        for _ in range(5):
+            await azure.move(330)
+        assert (len(azure.read), azure.catalogues) == (6, 1)
+        await azure.move(86_400)
+        assert azure.catalogues == 2

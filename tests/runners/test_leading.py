@@ -91,6 +91,7 @@ def leader(resources: Missing) -> Leading:
         discovering=lambda _: cast(
             Discovering, SimpleNamespace(found={}, follow=lambda *_: None, run=asyncio.Event().wait)
         ),
+        found=lambda _: None,
         observe=lambda _: Overrides(),
         programming=dict,
         reconciled=lambda _: None,

@@ -9,8 +9,8 @@ A world is a map with these keys, all optional:
     unwritten       "namespace/tenant": why the Secret that it asked for is not written
     ledger          why what tenants used cannot be asked
     invalid         "namespace/pool" of pools that exist and cannot be read
-    discovered      "namespace/pool": what was found for it, {accounts, fault, read_at}; each account has its name,
-                    its deployments, and what differs from an account of the subscription and group of the tests
+    discovered      "namespace/pool": what was found for it, {accounts, fault, readAt, retirements}; each account has
+                    its name, its deployments, and what differs from an account of the tests
     hosts           "namespace/pool/endpoint/deployment": {state, reason, since, until, incarnation}
     issuers         "url": {issuer, jwks, fault}, what is known of the keys of tokens' issuers
     addresses       "namespace/pool/endpoint": [IP address, ...]
@@ -27,7 +27,7 @@ from typing import Any
 from aoai_operator.core.api import AOAIBackendPool, TenantQuota, parse
 from aoai_operator.core.api.base import API_VERSION
 from aoai_operator.core.compiler import Compiled, compile_world
-from aoai_operator.core.discovered import Found, FoundAccount, FoundDeployment, address_of
+from aoai_operator.core.discovered import Found, FoundAccount, FoundDeployment, Retirement, address_of
 from aoai_operator.core.discovery import source_of
 from aoai_operator.core.envoy.headers import ALLOWED, anything_but
 from aoai_operator.core.envoy.snapshot import Snapshot, TypeUrl
@@ -91,9 +91,11 @@ def _resource(model: type[Any], raw: Json) -> Any:
 
 def _found(raw: Json) -> Found:
     accounts = raw.get("accounts")
-    return Found(
-        None if accounts is None else tuple(map(_account, accounts)), raw.get("fault", ""), raw.get("readAt", 0)
-    )
+    retirements = {
+        where: tuple(Retirement(**one) for one in some) for where, some in raw.get("retirements", {}).items()
+    }
+    found = None if accounts is None else tuple(map(_account, accounts))
+    return Found(found, raw.get("fault", ""), raw.get("readAt", 0), retirements)
 
 
 def _account(raw: Json) -> FoundAccount:

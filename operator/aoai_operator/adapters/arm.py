@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 from azure.core.pipeline.transport import AioHttpTransport
 
 from aoai_operator.core.credentials import is_sendable
-from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment, address_of
+from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment, Retirement, address_of
 from aoai_operator.core.secret import SecretValue, redacted
 from aoai_operator.core.table import Identity
 from aoai_operator.core.trusted import manager_of
@@ -152,6 +153,11 @@ class _Session:
             listed = self._client(account.subscription).deployments.list(account.group, account.name)
             return tuple([_deployment(one) async for one in listed])
 
+    async def retirements(self, subscription: str, location: str) -> tuple[Retirement, ...]:
+        with _told(f"models of {location}"):
+            listed = self._client(subscription).models.list(location)
+            return tuple(sorted({found async for one in listed if (found := _retirement(one))}, key=str))
+
     async def keys(self, account: str) -> tuple[SecretValue, ...]:
         """Return the keys of an account, by its resource id."""
         _, _, subscription, _, group, *_, name = account.split("/")
@@ -243,6 +249,19 @@ def _deployment(found: Any) -> FoundDeployment:
         requests=_per_minute(limits, "request"),
         content_filter=_text(properties.rai_policy_name),
     )
+
+
+def _retirement(found: Any) -> Retirement | None:
+    model = found.model
+    ends = _text(model.deprecation.inference) if model and model.deprecation else ""
+    if not ends:
+        return None
+    instead = model.replacement_config
+    replacement = f"{_text(instead.target_model_name)} {_text(instead.target_model_version)}".strip() if instead else ""
+    at = datetime.fromisoformat(ends)
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    planned = _text(model.deprecation.deprecation_status) != "Tentative"
+    return Retirement(_text(model.name), _text(model.version), round(at.timestamp() * 1000), replacement, planned)
 
 
 def _per_minute(limits: Iterable[Any], key: str) -> int | None:

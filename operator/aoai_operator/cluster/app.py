@@ -259,6 +259,7 @@ class _Operator:
                 api=self._fenced, quotas=self._quotas, resources=resources, events=self._events, changed=changed
             ),
             discovering=self._upstream.discovering,
+            found=self._metrics.found,
             observe=self._observer.overrides,
             programming=self._peering.programming,
             reconciled=self._metrics.reconciled,

@@ -17,7 +17,7 @@ from aoai_operator.cluster.serving import Serving
 from aoai_operator.cluster.usage import UsageWriter
 from aoai_operator.cluster.writer import Writer
 from aoai_operator.core.compiler import Compiled
-from aoai_operator.core.discovery import sources
+from aoai_operator.core.discovery import Expansion, sources
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.observed import Overrides
 from aoai_operator.core.world import Programming, World
@@ -47,6 +47,7 @@ class Leading:
         usage: Callable[[Callable[[], None]], UsageWriter],
         discovering: Callable[[Callable[[], None]], Discovering],
         credentials: Callable[[Callable[[], None]], CredentialWriter],
+        found: Callable[[Mapping[PoolKey, Expansion]], None],
         observe: Callable[[int], Overrides],
         programming: Callable[[], Mapping[PoolKey, Sequence[Programming]]],
         reconciled: Callable[[float], None],
@@ -64,6 +65,7 @@ class Leading:
             usage: makes the one that writes what tenants used, with whom to tell when its `fault` changed.
             discovering: makes the one that reads Azure, with whom to tell when something else was found.
             credentials: makes the one that writes their Secrets, with whom to tell when its `unwritten` changed.
+            found: hears what was found in Azure, and at the end of a term of nothing.
             observe: gives what was observed of the hosts, as of a time.
             programming: gives how far the Envoys of all replicas are.
             reconciled: hears how many seconds a pass took.
@@ -78,6 +80,7 @@ class Leading:
         self._new_usage = usage
         self._new_discovering = discovering
         self._new_credentials = credentials
+        self._found = found
         self._observe = observe
         self._programming = programming
         self._reconciled = reconciled
@@ -146,6 +149,7 @@ class Leading:
                 tasks.create_task(discovering.run())
         finally:
             self._reconciler = self._writer = self._credentials = self._usage = self._discovering = None
+            self._found({})
             for kind in self._resources.refs():
                 self._secrets.want(kind, {})
 
@@ -209,6 +213,7 @@ class Leading:
         self._compiled = True
         self.settled.set()
         if self._discovering is not None:
+            self._found(compiled.expansions)
             self._discovering.follow(sources(world.pools, world.token_hosts), world.secrets)
         pools, quotas = self._resources.statuses_of_invalid(self._now())
         if self._writer is not None:

@@ -12,7 +12,7 @@ The steps, in the order in which they run:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from aoai_operator.core.api import (
@@ -25,6 +25,7 @@ from aoai_operator.core.conditions import ConditionReason
 from aoai_operator.core.differing import differing, still
 from aoai_operator.core.discovery import DiscoveryStep, Expansion
 from aoai_operator.core.findings import Finding
+from aoai_operator.core.members import stage
 from aoai_operator.core.names import PoolKey
 from aoai_operator.core.news import News
 from aoai_operator.core.status import pool_status, quota_status
@@ -38,12 +39,13 @@ S = TypeVar("S", AOAIBackendPoolStatus, TenantQuotaStatus)
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The outcome: tables and statuses by key, and what was found wrong between the resources."""
+    """The outcome by pool and tenant: tables, statuses, what is wrong between them, what was found in Azure."""
 
     tables: Mapping[PoolKey, RoutingTable]
     pool_statuses: Mapping[PoolKey, AOAIBackendPoolStatus]
     quota_statuses: Mapping[PoolKey, TenantQuotaStatus]
     findings: tuple[Finding, ...]
+    expansions: Mapping[PoolKey, Expansion] = field(default_factory=dict)
 
 
 def compile_world(world: World) -> Compiled:
@@ -77,12 +79,16 @@ class Compiler:
         tables, conflicts = self._tables(news, tenants.by_pool)
         findings = (*tenants.findings, *conflicts, *_taken(world), *self._unwritten(world))
         told, self._wrong = self._wrong, _by_object(findings)
-        concerned = {key for _, key in differing(told, self._wrong)} | differing(expansions, self._discovery.expansions)
+        found = self._discovery.expansions
+        concerned = {key for _, key in differing(told, self._wrong)} | differing(expansions, found)
+        # What retires does so by the passing of time alone.
+        concerned |= {key for key, one in found.items() if stage(one, before.now) != stage(one, world.now)}
         return Compiled(
             tables,
             self._of_pools(before, concerned | differing(last, tables)),
             self._of_quotas(before, concerned),
             findings,
+            found,
         )
 
     def _unwritten(self, world: World) -> Iterator[Finding]:

@@ -85,11 +85,34 @@ class FoundAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class Retirement:
+    """When Azure ends a version of a model in a region. Source: Microsoft.CognitiveServices/locations/models.
+
+    Attributes:
+        model, version: Azure's names of it.
+        at: `deprecation.inference`, milliseconds of the Unix epoch.
+        replacement: the model, and its version, that Azure names in its place; empty: none.
+        planned: whether it is certain (`deprecationStatus`), and not an estimate.
+    """
+
+    model: str
+    version: str
+    at: int
+    replacement: str = ""
+    planned: bool = True
+
+
+Retirements = Mapping[str, tuple[Retirement, ...]]
+"""What retires, by region."""
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What was found for one source.
 
     Attributes:
         accounts: as they were read last; None: they never were.
+        retirements: what retires in their regions, as far as the identity may read it.
         fault: why not all of it is new, a sentence without a full stop and without any secret; empty: it is.
         read_at: when all of it was last read, milliseconds of the Unix epoch. It is no part of what is found, so that
             two readings that found the same are equal; but while there is a fault it stays as it is.
@@ -98,6 +121,7 @@ class Found:
     accounts: tuple[FoundAccount, ...] | None = None
     fault: str = ""
     read_at: int = field(default=0, compare=False)
+    retirements: Retirements = field(default_factory=dict, hash=False)
 
 
 def address_of(url: str) -> str:

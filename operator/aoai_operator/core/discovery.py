@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from pydantic import ValidationError
@@ -36,6 +36,8 @@ from aoai_operator.core.discovered import (
     Found,
     FoundAccount,
     FoundDeployment,
+    Retirement,
+    Retirements,
     address_of,
 )
 from aoai_operator.core.entra import identity_of
@@ -67,6 +69,23 @@ class Omitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A deployment that was found, and serves a model of the pool.
+
+    Attributes:
+        model: the pool's name of it.
+        name: "account/deployment".
+        found: what Azure says of it.
+        retires: when Azure ends what it serves; None: that is not known.
+    """
+
+    model: str
+    name: str
+    found: FoundDeployment
+    retires: Retirement | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Expansion:
     """A pool with what was found for it.
 
@@ -75,6 +94,7 @@ class Expansion:
         found: what was found; None: nothing was looked for.
         omitted: what of it does not serve, by name.
         endpoints, deployments: how many were added.
+        members: the deployments among them, when Azure was read.
     """
 
     pool: AOAIBackendPool
@@ -82,6 +102,7 @@ class Expansion:
     omitted: tuple[Omitted, ...] = ()
     endpoints: int = 0
     deployments: int = 0
+    members: tuple[Member, ...] = ()
 
 
 def field_of(pool: AOAIBackendPool, index: int) -> str:
@@ -149,7 +170,7 @@ class DiscoveryStep:
 def _still(before: Expansion | None, now: Expansion) -> Expansion:
     if before is None:
         return now
-    return Expansion(still(before.pool, now.pool), now.found, now.omitted, now.endpoints, now.deployments)
+    return replace(now, pool=still(before.pool, now.pool))
 
 
 def expanded(pool: AOAIBackendPool, found: Found, table: RoutingTable | None) -> Expansion:
@@ -162,8 +183,10 @@ def expanded(pool: AOAIBackendPool, found: Found, table: RoutingTable | None) ->
     if not found.accounts:
         return _with(pool, found, before, ())
     served = {(address_of(e.url), d.name) for e in before for d in e.deployments}
-    endpoints, omitted = _Finding(pool, azure, served).sift(found.accounts)
-    return _with(pool, found, endpoints, tuple(sorted(omitted, key=lambda one: one.name)))
+    sifting = _Finding(pool, azure, served, found.retirements)
+    endpoints, omitted = sifting.sift(found.accounts)
+    made = _with(pool, found, endpoints, tuple(sorted(omitted, key=lambda one: one.name)))
+    return replace(made, members=tuple(sifting.members))
 
 
 def _with(
@@ -177,8 +200,15 @@ def _with(
 class _Finding:
     """Sifts accounts for one pool."""
 
-    def __init__(self, pool: AOAIBackendPool, azure: AzureDiscovery, served: set[tuple[str, str]]) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        pool: AOAIBackendPool,
+        azure: AzureDiscovery,
+        served: set[tuple[str, str]],
+        retirements: Retirements,
+    ) -> None:
+        self.members: list[Member] = []
+        self._retirements = retirements
         self._azure = azure
         self._served = served
         self._by_hand = {address_of(endpoint.url) for endpoint in pool.spec.endpoints}
@@ -208,6 +238,7 @@ class _Finding:
             elif deployments:
                 self._left -= len(deployments)
                 fitting.append((account, deployments))
+                self.members += self._members(account, deployments)
         provisioned = {d.model for _, ds in fitting for d in ds if d.type and d.type.provisioned}
         found = []
         for account, deployments in fitting:
@@ -216,6 +247,14 @@ class _Finding:
             except ValidationError:
                 omitted.append(_unusable(account.name))
         return found, omitted
+
+    def _members(self, account: FoundAccount, deployments: Iterable[Deployment]) -> Iterator[Member]:
+        found = {one.name: one for one in account.deployments}
+        ends = {(r.model.lower(), r.version): r for r in self._retirements.get(account.location, ())}
+        for deployment in deployments:
+            one = found[deployment.name]
+            retires = ends.get((one.model.lower(), one.version))
+            yield Member(deployment.model, f"{account.name}/{one.name}", one, retires)
 
     def _unfit(self, account: FoundAccount) -> Omitted | None:
         def because(reason: str, message: str) -> Omitted:

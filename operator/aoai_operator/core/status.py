@@ -25,6 +25,7 @@ from aoai_operator.core.discovery import Expansion, field_of
 from aoai_operator.core.discovery_status import discovered, discovery_status
 from aoai_operator.core.findings import Finding
 from aoai_operator.core.guarantees import capacity_of, shares_of
+from aoai_operator.core.members import OF_MEMBERS, member_facts
 from aoai_operator.core.names import EndpointKey, HostKey
 from aoai_operator.core.observed import HostState, Reason, State
 from aoai_operator.core.quotas import table_quota, table_share
@@ -69,10 +70,11 @@ def pool_status(
     ]
     facts.append((ConditionType.READY, *_ready(facts, states)))
     facts += _progress(facts)
+    before = world.pool_statuses.get(pool.key)
     if told := discovered(expansion):
         facts.append((ConditionType.DISCOVERED, *told))
+        facts += member_facts(expansion, world.now) or _as_before(before)
     facts += _guaranteed(table)
-    before = world.pool_statuses.get(pool.key)
     usable = {name for name, _, state in states if state.usable}
     total = len(table.endpoints) if table else len(pool.spec.endpoints)
     return AOAIBackendPoolStatus(
@@ -88,6 +90,16 @@ def pool_status(
         discovery=discovery_status(expansion),
         last_handled_reconcile_at=pool.metadata.requested_at,
     )
+
+
+def _as_before(before: AOAIBackendPoolStatus | None) -> list[Fact]:
+    """Return what was said of the deployments that were found, while Azure was not read yet: it is no news then."""
+    words = {"True": True, "False": False}
+    return [
+        (ConditionType(c.type), words.get(c.status), ConditionReason(c.reason), c.message)
+        for c in (before.conditions if before else ())
+        if c.type in OF_MEMBERS and c.reason in set(ConditionReason)
+    ]
 
 
 def _guaranteed(table: RoutingTable | None) -> Iterator[Fact]:

@@ -25,6 +25,8 @@ RETRY = 5.0
 """Seconds until what could not be read is tried again, at first; twice as many each time, up to the interval."""
 PATIENCE = 5.0
 """Seconds for which a start waits for a first reading."""
+CATALOGUE = 86_400.0
+"""Seconds after which it is read again what retires: a long list, that seldom changes."""
 WITHIN = 300.0
 """Seconds that a reading may take."""
 
@@ -48,6 +50,7 @@ class _Held:
     due: float
     found: Found = field(default_factory=Found)
     failures: int = 0
+    catalogue_at: float = 0.0
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -148,16 +151,22 @@ class Discovering:
     async def _read(self, held: _Held) -> None:
         try:
             async with asyncio.timeout(WITHIN), self._reader.open(held.source, held.credential) as session:
-                reading = await survey(session, held.source, held.found.accounts)
+                again = self._now() - held.catalogue_at >= CATALOGUE
+                reading = await survey(session, held.source, held.found, catalogue=again)
+                held.catalogue_at = self._now() if again else held.catalogue_at
         except TimeoutError:
-            reading = Reading(held.found.accounts, f"Azure Resource Manager was not read within {WITHIN:g} s")
+            reading = self._none(held, f"Azure Resource Manager was not read within {WITHIN:g} s")
         except Exception as error:  # noqa: BLE001 - one faulty answer must not end what reads all others
             _log.exception("Azure could not be read, it is tried again")
-            reading = Reading(held.found.accounts, f"reading Azure failed: {type(error).__name__}")
+            reading = self._none(held, f"reading Azure failed: {type(error).__name__}")
         finally:
             held.task = None
         self._meters.azure_read(complete=not reading.fault)
         self._take(held, reading)
+
+    @staticmethod
+    def _none(held: _Held, why: str) -> Reading:
+        return Reading(held.found.accounts, why, None, held.found.retirements)
 
     def _take(self, held: _Held, reading: Reading) -> None:
         now, before = self._now(), held.found
@@ -166,7 +175,7 @@ class Discovering:
         elif before.fault and not reading.fault:
             _log.info("Azure is read again")
         read_at = before.read_at if reading.fault else self._clock()
-        held.found = Found(reading.accounts, reading.fault, read_at)
+        held.found = Found(reading.accounts, reading.fault, read_at, reading.retirements)
         pause = held.source.interval / 1000
         if reading.fault:
             held.failures = min(held.failures + 1, 16)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from aoai_operator.core.discovered import AzureSource, FoundAccount
+from aoai_operator.core.discovered import NOT_READ, AzureSource, Found, FoundAccount, Retirement, Retirements
 from aoai_operator.ports import AzureSession, ReadingError
 
 AT_ONCE = 8
@@ -24,24 +24,38 @@ class Reading:
     Attributes:
         accounts: those of the source; None: it is not even known which there are.
         fault: why not all of it is new, a sentence without a full stop; empty: it is.
+        retirements: what retires in their regions; who may read accounts need not be let to read this, so that it is no
+            fault when it cannot be read.
         wait: for how many seconds Azure wants to be left alone; None: it does not say.
     """
 
     accounts: tuple[FoundAccount, ...] | None
     fault: str = ""
     wait: float | None = None
+    retirements: Retirements = field(default_factory=dict)
 
 
-async def survey(session: AzureSession, source: AzureSource, before: Sequence[FoundAccount] | None) -> Reading:
-    """Read the accounts of a source; `before` is what was found last, None for nothing yet."""
-    return await _Survey(session, source, before).read()
+async def survey(
+    session: AzureSession, source: AzureSource, before: Found = NOT_READ, *, catalogue: bool = False
+) -> Reading:
+    """Read the accounts of a source.
+
+    Args:
+        session: reads.
+        source: which accounts.
+        before: what was found last.
+        catalogue: whether what retires is read again also of regions of which it is known.
+    """
+    return await _Survey(session, source, before, catalogue=catalogue).read()
 
 
 class _Survey:
-    def __init__(self, session: AzureSession, source: AzureSource, before: Sequence[FoundAccount] | None) -> None:
+    def __init__(self, session: AzureSession, source: AzureSource, before: Found, *, catalogue: bool) -> None:
         self._session = session
         self._source = source
-        self._before = None if before is None else {account.id.lower(): account for account in before}
+        self._before = None if before.accounts is None else {a.id.lower(): a for a in before.accounts}
+        self._known = before.retirements
+        self._anew = catalogue
         self._free = asyncio.Semaphore(AT_ONCE)
         self._faults: list[str] = []
         self._wait: float | None = None
@@ -51,14 +65,25 @@ class _Survey:
         places = [(s, g) for s in self._source.subscriptions for g in self._source.groups or ("",)]
         listings = await asyncio.gather(*(self._listing(*place) for place in places))
         if self._before is None and all(listing is None for listing in listings):
-            return Reading(None, self._fault(), self._wait)
+            return Reading(None, self._fault(), self._wait, self._known)
         listed = {a.id.lower(): a for listing in listings for a in listing or () if self._wanted(a)}
         unseen = {place for place, listing in zip(places, listings, strict=True) if listing is None}
         missed = [a for key, a in (self._before or {}).items() if key not in listed]
         kept = await asyncio.gather(*(self._still_there(account, unseen) for account in missed))
         filled = await asyncio.gather(*(self._filled(account) for account in listed.values()))
         accounts = sorted((*filled, *(a for a in kept if a)), key=lambda account: account.id.lower())
-        return Reading(tuple(accounts), self._fault(), self._wait)
+        retirements = await self._retirements(accounts)
+        return Reading(tuple(accounts), self._fault(), self._wait, retirements)
+
+    async def _retirements(self, accounts: Iterable[FoundAccount]) -> Retirements:
+        places = {a.location: a.subscription for a in accounts if a.deployments}
+        due = [place for place in sorted(places) if self._anew or place not in self._known]
+        read = await asyncio.gather(*(self._catalogue(places[place], place) for place in due))
+        fresh = {place: found for place, found in zip(due, read, strict=True) if found is not None}
+        return {place: found for place in places if (found := fresh.get(place, self._known.get(place))) is not None}
+
+    async def _catalogue(self, subscription: str, location: str) -> tuple[Retirement, ...] | None:
+        return await self._asked(lambda: self._session.retirements(subscription, location), fault=False)
 
     async def _listing(self, subscription: str, group: str) -> tuple[FoundAccount, ...] | None:
         return await self._asked(lambda: self._session.accounts(subscription, group))
@@ -89,7 +114,7 @@ class _Survey:
             deployments = last.deployments if last else ()
         return replace(account, deployments=deployments)
 
-    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T | None:
+    async def _asked(self, ask: Callable[[], Awaitable[T]], *, fault: bool = True) -> T | None:
         """Return an answer; None when there is none. Once Azure wants to be left alone it is not asked any more."""
         async with self._free:
             if self._barred:
@@ -97,7 +122,8 @@ class _Survey:
             try:
                 return await ask()
             except ReadingError as error:
-                self._faults.append(str(error))
+                if fault or error.wait is not None:
+                    self._faults.append(str(error))
                 if error.wait is not None:
                     self._wait, self._barred = error.wait, True
                 return None

@@ -17,8 +17,8 @@ class Condition(Model):
     """One observed fact about a resource, in the form of Kubernetes' `metav1.Condition`."""
 
     type: Annotated[str, Field(min_length=1, max_length=63, pattern="^[A-Z][A-Za-z]*$")] = Field(
-        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy, Discovered, Guaranteed, "
-        "Enforced, Exact or Ready; "
+        description="Which fact: Accepted, ResolvedRefs, Programmed, Healthy, Discovered, Uniform, "
+        "Provisioned, Current, Guaranteed, Enforced, Exact or Ready; "
         "Reconciling or Stalled while it is so. Set by the operator."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds: True, False or Unknown.")
