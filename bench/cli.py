@@ -17,6 +17,7 @@ from bench.processes import BenchError
 from bench.report import Outcome, say, show, write
 from bench.scenarios import (
     cluster,
+    discovery,
     exactness,
     failover,
     floor,
@@ -45,6 +46,7 @@ SCENARIOS: dict[str, Callable[[Site], Outcome]] = {
     "ledger": ledger.run,
     "scale": scale.run,
     "cluster": cluster.run,
+    "discovery": discovery.run,
     "litellm": litellm.run,
 }
 OUT = Path(__file__).parent / "out"
@@ -63,6 +65,7 @@ scenarios:
   ledger    a decision of the ledger in memory and in Redis, with 10, 1,000 and 10,000 tenants
   scale     a change of one of 10, 100 and 1,000 pools to two Envoys: time, bytes, memory
   cluster   the same on a real API server: start, time, API calls; with 1,000 pools it takes long (--largest 100)
+  discovery a reading of 200 accounts in Azure: requests, CPU time, memory
   litellm   LiteLLM beside it in all of these (installed on first use)
 
 examples:

@@ -10,8 +10,9 @@ from aoai_operator.core.failures import Failure
 from aoai_operator.core.health import Sample
 from aoai_operator.core.names import HostKey
 from aoai_operator.core.observations import Observations, is_address
-from aoai_operator.core.observed import HostState, Reason, State
-from aoai_operator.core.table import RoutingTable
+from aoai_operator.core.observed import Grant, HostState, Reason, State
+from aoai_operator.core.secret import SecretValue
+from aoai_operator.core.table import Identity, RoutingTable
 from support.tables import endpoint, endpoint_key, host_key, routing_table
 
 NOW = 1_700_000_000_000
@@ -86,6 +87,17 @@ def test_a_request_that_is_denied_everywhere_leaves_a_host() -> None:
     for n in range(50):
         observations.attempts([refusal(h, status=403, wait=None) for h in (EAST, WEST)], now=NOW + n * 100)
         assert shown(observations).usable or shown(observations, WEST).usable
+
+
+def test_one_of_an_accounts_two_keys_that_is_refused_leaves_a_host() -> None:
+    """Where nothing is probed: the next attempt carries the other key."""
+    keys = Identity(kind="workload", scope="", account="/subscriptions/s/resourceGroups/g/accounts/east")
+    east = endpoint("east").model_copy(update={"credential": None, "identity": keys})
+    observations = observing(routing_table(east, probe=None))
+    observations.granted(endpoint_key("east"), Grant(SecretValue("one"), 0, good=True), now=NOW)
+    for later in range(5):
+        observations.attempts([refusal(status=401, wait=None)] * 2, now=NOW + later)
+    assert shown(observations).usable
 
 
 def test_a_denied_request_of_a_host_that_serves_takes_nothing_away() -> None:

@@ -111,7 +111,7 @@ async def test_it_is_read_at_once_and_again_after_the_interval() -> None:
         told = azure.told
         await azure.move(2)
         assert (len(azure.read), azure.told, azure.counted) == (2, told + 1, [True, True])
-        assert azure.found == Found(())
+        assert azure.found == Found((), seen=True)
 
 
 async def test_what_is_the_same_wakes_nobody() -> None:
@@ -146,7 +146,9 @@ async def test_what_fails_is_tried_sooner_and_what_was_found_stays_with_its_time
                 assert len(azure.read) == reads
                 await azure.move(1 + pause * 0.1)
                 assert len(azure.read) == reads + 1
-        assert azure.found == Found((ACCOUNT,), "subscription sub: 503 there is no answer", 0, {"eastus": ()})
+        assert azure.found == Found(
+            (ACCOUNT,), "subscription sub: 503 there is no answer", 0, {"eastus": ()}, seen=True
+        )
         assert azure.found.read_at == 1_000_000_000
         assert [one["event"] for one in logs] == ["Azure cannot be read in full, what was found last serves on"]
         azure.fails = None

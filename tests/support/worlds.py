@@ -95,7 +95,7 @@ def _found(raw: Json) -> Found:
         where: tuple(Retirement(**one) for one in some) for where, some in raw.get("retirements", {}).items()
     }
     found = None if accounts is None else tuple(map(_account, accounts))
-    return Found(found, raw.get("fault", ""), raw.get("readAt", 0), retirements)
+    return Found(found, raw.get("fault", ""), raw.get("readAt", 0), retirements, raw.get("seen", False))
 
 
 def _account(raw: Json) -> FoundAccount:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientResponse, ClientSession, TCPConnector
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import AioHttpTransport
@@ -47,10 +49,13 @@ class ArmReader:
     ) -> None:
         """Take whom to ask for tokens, the CAs that are trusted (None: the machine's), and the operator's variables."""
         self._tokens = tokens
-        self._options: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 30}
-        if ca_file is not None:
-            self._options["connection_verify"] = str(ca_file)
+        self._ca_file = ca_file
         self._environment = environment
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        # azure-core would make one for each request: it reads all authorities each time, and no connection is kept.
+        return ssl.create_default_context(cafile=self._ca_file)
 
     def open(self, source: AzureSource, credential: SecretValue | None) -> AbstractAsyncContextManager[_Session]:
         """Return what reads for a source; one token is asked for while it is open."""
@@ -83,8 +88,8 @@ class ArmReader:
             granted = await self._tokens.token(identity, credential)
             return AccessToken(granted.value.reveal(), int(granted.until))
 
-        async with ClientSession(response_class=_Bounded) as http:
-            transport = AioHttpTransport(session=http, session_owner=False, **self._options)
+        async with ClientSession(connector=TCPConnector(ssl=self._trust), response_class=_Bounded) as http:
+            transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=5, read_timeout=30)
             yield _Session(manager or cloud, _Credential(token), transport)
 
 

@@ -113,6 +113,8 @@ class Found:
     Attributes:
         accounts: as they were read last; None: they never were.
         retirements: what retires in their regions, as far as the identity may read it.
+        seen: whether some were ever found by this process. Of each that is listed no more it was asked whether it is
+            gone; without that an empty list may only mean that the identity sees nothing.
         fault: why not all of it is new, a sentence without a full stop and without any secret; empty: it is.
         read_at: when all of it was last read, milliseconds of the Unix epoch. It is no part of what is found, so that
             two readings that found the same are equal; but while there is a fault it stays as it is.
@@ -122,6 +124,7 @@ class Found:
     fault: str = ""
     read_at: int = field(default=0, compare=False)
     retirements: Retirements = field(default_factory=dict, hash=False)
+    seen: bool = False
 
 
 def address_of(url: str) -> str:

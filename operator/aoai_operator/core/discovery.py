@@ -180,7 +180,7 @@ def expanded(pool: AOAIBackendPool, found: Found, table: RoutingTable | None) ->
     azure = pool.spec.discovery.azure
     before = list(_recalled(pool, azure, table)) if table else []
     # A list has only what one may see: without its role the identity sees none.
-    if not found.accounts:
+    if found.accounts is None or not (found.accounts or found.seen):
         return _with(pool, found, before, ())
     served = {(address_of(e.url), d.name) for e in before for d in e.deployments}
     sifting = _Finding(pool, azure, served, found.retirements)
@@ -303,6 +303,7 @@ class _Finding:
         name = _NAME.sub("-", account.name.lower()).strip("-")[:63].rstrip("-")
         if suffix or name in self._names:
             name = f"{name[:54]}-{hashlib.sha256(account.id.lower().encode()).hexdigest()[:8]}"
+        self._names.add(name)
         ranked = tuple(self._ranked(d, behind=d.model in provisioned) for d in deployments)
         return FoundEndpoint(
             name=name,

@@ -140,7 +140,8 @@ class Observations:
     def _denied(self, key: HostKey, host: ObservedHost, endpoint: ObservedEndpoint, now: int) -> None:
         if self._tables[key.pool].health.probe is not None:
             endpoint.health = health.suspect(endpoint.health)
-        elif host.run.refused(now):
+        elif host.run.refused(now) and not endpoint.spec.alternates:
+            # Of two keys the other one may be good: then the next attempt is served.
             host.health = health.denied(host.health, message=host.run.message, now=now)
 
     def _spare(self, key: HostKey, now: int) -> bool:

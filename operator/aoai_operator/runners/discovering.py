@@ -175,7 +175,8 @@ class Discovering:
         elif before.fault and not reading.fault:
             _log.info("Azure is read again")
         read_at = before.read_at if reading.fault else self._clock()
-        held.found = Found(reading.accounts, reading.fault, read_at, reading.retirements)
+        seen = before.seen or bool(reading.accounts)
+        held.found = Found(reading.accounts, reading.fault, read_at, reading.retirements, seen)
         pause = held.source.interval / 1000
         if reading.fault:
             held.failures = min(held.failures + 1, 16)
