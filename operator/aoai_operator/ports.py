@@ -166,13 +166,14 @@ class ReadingError(Exception):
     """Azure Resource Manager, or Entra ID before it, did not give what was asked for.
 
     The message says what and why, without a full stop and without any secret. `wait` is for how many seconds it wants
-    to be left alone; None: it does not say.
+    to be left alone; None: it does not say. `denied`: it did not take the token.
     """
 
-    def __init__(self, message: str, *, wait: float | None = None) -> None:
+    def __init__(self, message: str, *, wait: float | None = None, denied: bool = False) -> None:
         """Take what went wrong."""
         super().__init__(message)
         self.wait = wait
+        self.denied = denied
 
 
 class AzureSession(Protocol):

@@ -15,7 +15,7 @@ from aoai_operator.adapters.entra import EntraTokens
 from aoai_operator.core.discovered import AzureSource, FoundAccount, FoundDeployment, Retirement
 from aoai_operator.core.secret import SecretValue
 from aoai_operator.core.table import Identity
-from aoai_operator.ports import ReadingError
+from aoai_operator.ports import GrantError, ReadingError
 from aoai_operator.simulator import Account, AccountDeployment, Arm, ArmState
 from aoai_operator.simulator.arm import ArmFault
 from support.azure import APP, CLIENT_SECRET, TENANT, Azure, azure
@@ -172,6 +172,45 @@ async def test_who_throttles_says_for_how_long(cloud: Azure, arm: Arm, reader: A
         with pytest.raises(ReadingError, match="429 TooManyRequests: The request is being throttled") as told:
             await session.accounts(SUBSCRIPTION, "")
     assert told.value.wait == 1
+
+
+async def test_one_token_serves_all_readings_until_it_is_refused(cloud: Azure, arm: Arm, reader: ArmReader) -> None:
+    keys = source(cloud, arm).identity.model_copy(update={"account": CONTOSO.id, "manager": arm.url})
+    for _ in range(3):
+        async with reader.open(source(cloud, arm), SECRET) as session:
+            await session.accounts(SUBSCRIPTION, "")
+        granted = await reader.token(keys, SECRET)
+    assert (granted.value.reveal(), granted.other and granted.other.reveal()) == ("key1-of-contoso", "key2-of-contoso")
+    assert sum(cloud.state.asked.values()) == 1
+
+    cloud.state.revoke()
+    async with reader.open(source(cloud, arm), SECRET) as session:
+        with pytest.raises(ReadingError, match="401 InvalidAuthenticationToken"):
+            await session.accounts(SUBSCRIPTION, "")
+    async with reader.open(source(cloud, arm), SECRET) as session:
+        assert await session.accounts(SUBSCRIPTION, "")
+    assert sum(cloud.state.asked.values()) == 2
+
+
+async def test_a_token_that_is_nearly_over_is_not_shown_again(cloud: Azure, arm: Arm, reader: ArmReader) -> None:
+    cloud.state.lifetime = 200
+    async with reader.open(source(cloud, arm), SECRET) as session:
+        await session.account(CONTOSO)
+    once = sum(cloud.state.asked.values())
+    async with reader.open(source(cloud, arm), SECRET) as session:
+        await session.account(CONTOSO)
+    assert sum(cloud.state.asked.values()) > once
+
+
+async def test_keys_that_are_not_given_are_no_grant(cloud: Azure, arm: Arm, reader: ArmReader) -> None:
+    keys = source(cloud, arm).identity.model_copy(update={"account": CONTOSO.id, "manager": arm.url})
+    arm.state.change(next(iter(arm.state.accounts.values())), local_auth=False)
+    with pytest.raises(GrantError, match="keys of contoso: 400 BadRequest: Failed to list key"):
+        await reader.token(keys, SECRET)
+    arm.state.change(next(iter(arm.state.accounts.values())), local_auth=True)
+    arm.state.fault = "garbage"
+    with pytest.raises(GrantError, match="keys of contoso"):
+        await reader.token(keys, SECRET)
 
 
 async def test_without_the_role_or_a_token_it_says_what_azure_said(cloud: Azure, arm: Arm, reader: ArmReader) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import ssl
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 _LARGEST = 16 * 1024 * 1024
 """Bytes of one answer. A page of Azure's has at most some hundred accounts or deployments, of a few kB each."""
 _LONGEST = 500
+_UNTOLD = 30.0
+"""Seconds for which Azure is left alone when it throttles, and does not say for how long."""
+_LEFT = 300.0
+"""Seconds that a token must still be good for, to be shown again."""
 _WITHIN = 30.0
 _LOOKED_AT = 300.0
 """Seconds after which keys are read again, though none was refused."""
@@ -50,6 +55,8 @@ class ArmReader:
         """Take whom to ask for tokens, the CAs that are trusted (None: the machine's), and the operator's variables."""
         self._tokens = tokens
         self._ca_file = ca_file
+        self._held: dict[tuple[Identity, SecretValue | None], Token] = {}
+        self._asking: defaultdict[tuple[Identity, SecretValue | None], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._environment = environment
 
     @cached_property
@@ -76,21 +83,33 @@ class ArmReader:
             raise GrantError("Azure gave no keys, or such as no HTTP header may carry")
         return Token(keys[0], inf, time.time() + _LOOKED_AT, other=keys[-1])
 
+    async def _token(self, identity: Identity, credential: SecretValue | None) -> Token:
+        """Return a token that opens the management: one for all that is read with an identity."""
+        key = (identity, credential)
+        async with self._asking[key]:
+            held = self._held.get(key)
+            if held is None or held.until - time.time() < _LEFT:
+                held = self._held[key] = await self._tokens.token(identity, credential)
+            return held
+
     @asynccontextmanager
     async def _session(
         self, identity: Identity, manager: str, credential: SecretValue | None
     ) -> AsyncIterator[_Session]:
         # Of a cloud there is one audience, whatever stands before its management.
         cloud = manager_of(identity.authority_host or self._environment.get("AZURE_AUTHORITY_HOST", ""))
-        identity = identity.model_copy(update={"scope": f"{cloud}/.default", "account": ""})
+        identity = identity.model_copy(update={"scope": f"{cloud}/.default", "account": "", "manager": ""})
 
         async def token() -> AccessToken:
-            granted = await self._tokens.token(identity, credential)
+            granted = await self._token(identity, credential)
             return AccessToken(granted.value.reveal(), int(granted.until))
+
+        def refused() -> None:
+            self._held.pop((identity, credential), None)
 
         async with ClientSession(connector=TCPConnector(ssl=self._trust), response_class=_Bounded) as http:
             transport = AioHttpTransport(session=http, session_owner=False, connection_timeout=5, read_timeout=30)
-            yield _Session(manager or cloud, _Credential(token), transport)
+            yield _Session(manager or cloud, _Credential(token), transport, refused)
 
 
 class _TooLargeError(Exception):
@@ -134,7 +153,10 @@ class _Credential:
 class _Session:
     """Implements `AzureSession`."""
 
-    def __init__(self, manager: str, credential: _Credential, transport: AioHttpTransport) -> None:
+    def __init__(
+        self, manager: str, credential: _Credential, transport: AioHttpTransport, denied: Callable[[], None]
+    ) -> None:
+        self._denied = denied
         self._manager = manager
         self._credential = credential
         self._transport = transport
@@ -142,33 +164,44 @@ class _Session:
 
     async def accounts(self, subscription: str, group: str) -> tuple[FoundAccount, ...]:
         operations = self._client(subscription).accounts
-        with _told(f"subscription {subscription}{f', resource group {group}' if group else ''}"):
+        with self._told(f"subscription {subscription}{f', resource group {group}' if group else ''}"):
             listed = operations.list_by_resource_group(group) if group else operations.list()
             return tuple([_account(one) async for one in listed])
 
     async def account(self, account: FoundAccount) -> FoundAccount | None:
-        with _told(f"account {account.name}"):
+        with self._told(f"account {account.name}"):
             try:
                 return _account(await self._client(account.subscription).accounts.get(account.group, account.name))
             except ResourceNotFoundError:
                 return None
 
     async def deployments(self, account: FoundAccount) -> tuple[FoundDeployment, ...]:
-        with _told(f"deployments of {account.name}"):
+        with self._told(f"deployments of {account.name}"):
             listed = self._client(account.subscription).deployments.list(account.group, account.name)
             return tuple([_deployment(one) async for one in listed])
 
     async def retirements(self, subscription: str, location: str) -> tuple[Retirement, ...]:
-        with _told(f"models of {location}"):
+        with self._told(f"models of {location}"):
             listed = self._client(subscription).models.list(location)
             return tuple(sorted({found async for one in listed if (found := _retirement(one))}, key=str))
 
     async def keys(self, account: str) -> tuple[SecretValue, ...]:
         """Return the keys of an account, by its resource id."""
         _, _, subscription, _, group, *_, name = account.split("/")
-        with _told(f"keys of {name}"):
+        with self._told(f"keys of {name}"):
             found = await self._client(subscription).accounts.list_keys(group, name)
             return tuple(SecretValue(key) for key in (found.key1, found.key2) if isinstance(key, str) and key)
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Tell of all that can go wrong as a `ReadingError`; a token that was refused is not shown again."""
+        try:
+            with _told(what):
+                yield
+        except ReadingError as error:
+            if error.denied:
+                self._denied()
+            raise
 
     def _client(self, subscription: str) -> CognitiveServicesManagementClient:
         if subscription not in self._clients:
@@ -196,7 +229,9 @@ def _told(what: str) -> Iterator[None]:
     except HttpResponseError as error:
         told = error.error
         words = f"{told.code}: {told.message}" if told and told.code else error.reason or type(error).__name__
-        raise ReadingError(_sentence(what, f"{error.status_code or ''} {words}"), wait=_wait(error)) from None
+        denied = error.status_code == 401
+        told_by = _sentence(what, f"{error.status_code or ''} {words}")
+        raise ReadingError(told_by, wait=_wait(error), denied=denied) from None
     except AzureError as error:
         raise ReadingError(_sentence(what, str(error) or type(error).__name__)) from None
     except (_TooLargeError, OSError) as error:
@@ -214,9 +249,10 @@ def _wait(error: HttpResponseError) -> float | None:
     """Return for how many seconds Azure wants to be left alone; None: it does not say."""
     if error.status_code not in {429, 503}:
         return None
+    untold = _UNTOLD if error.status_code == 429 else None
     headers: Mapping[str, str] = getattr(error.response, "headers", {})
     text = headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() else untold
 
 
 def _account(found: Any) -> FoundAccount:

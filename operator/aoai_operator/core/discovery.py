@@ -184,7 +184,11 @@ def expanded(pool: AOAIBackendPool, found: Found, table: RoutingTable | None) ->
         return _with(pool, found, before, ())
     served = {(address_of(e.url), d.name) for e in before for d in e.deployments}
     sifting = _Finding(pool, azure, served, found.retirements)
-    endpoints, omitted = sifting.sift(found.accounts)
+    endpoints, omitted = sifting.sift(found.accounts or ())
+    if found.fault and not found.read_at:
+        # Not all of it was read since this process began: what is missing may be there.
+        taken = {address_of(e.url) for e in endpoints} | {e.name for e in endpoints}
+        endpoints += [e for e in before if address_of(e.url) not in taken and e.name not in taken]
     made = _with(pool, found, endpoints, tuple(sorted(omitted, key=lambda one: one.name)))
     return replace(made, members=tuple(sifting.members))
 

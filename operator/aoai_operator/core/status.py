@@ -73,7 +73,8 @@ def pool_status(
     before = world.pool_statuses.get(pool.key)
     if told := discovered(expansion):
         facts.append((ConditionType.DISCOVERED, *told))
-        facts += member_facts(expansion, world.now) or _as_before(before)
+        unread = expansion.found is not None and expansion.found.accounts is None
+        facts += _as_before(before) if unread else member_facts(expansion, world.now)
     facts += _guaranteed(table)
     usable = {name for name, _, state in states if state.usable}
     total = len(table.endpoints) if table else len(pool.spec.endpoints)
