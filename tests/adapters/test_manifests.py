@@ -196,7 +196,7 @@ def test_never_raises(tmp_path: Path, text: bytes) -> None:
 
 def test_examples_pass_the_check() -> None:
     assert check([ROOT / "examples"]).exit_code == 0
-    for folder in ("smallest", "ptu-first", "two-tenants", "blue-green", "sidecar"):
+    for folder in ("smallest", "ptu-first", "two-tenants", "blue-green", "sidecar", "workload-identity", "discovery"):
         report = check([ROOT / "examples" / folder])
         assert report.text().splitlines()[-1].startswith("1 pool, "), folder
         assert report.text().endswith(": all good"), folder
